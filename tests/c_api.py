@@ -1,13 +1,13 @@
-"""Runs a SavedModel through TensorFlow's C API, without TensorFlow of Python.
+"""Runs a SavedModel through TensorFlow's C API, without TensorFlow's Python.
 
-The C++ loader and session are those that TensorFlow Serving uses.
+TensorFlow Serving uses the same C++ loader and session.
 
     python tests/c_api.py < question.json > answer.json
 
-The question: {"folder": DIR, "text_ops": true, "runs": [{"inputs": {TENSOR: {"b64": [...]}},
+The question is {"folder": DIR, "text_ops": true, "runs": [{"inputs": {TENSOR: {"b64": [...]}},
 "outputs": {NAME: TENSOR}}]}, where TENSOR is a name from the signature, such as
-"serving_default_image:0". The answer: {"runs": [{NAME: {"dtype", "shape", "values" or "b64"}}]}, or
-{"error": ...}. Sources: tensorflow/c/c_api.h and tf_tstring.h of the installed wheel.
+"serving_default_image:0". The answer is {"runs": [{NAME: {"dtype", "shape", "values" or "b64"}}]}
+or {"error": ...}. Sources: tensorflow/c/c_api.h and tf_tstring.h of the installed wheel.
 """
 
 import base64
@@ -28,13 +28,13 @@ TSTRING_BYTES = 24  # sizeof(TF_TString), tsl/platform/ctstring_internal.h
 
 
 class Output(ctypes.Structure):
-    """TF_Output: an operation and which of its outputs."""
+    """TF_Output: an operation and the index of one of its outputs."""
 
     _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
 
 
 def load_library() -> ctypes.CDLL:
-    """Loads the C API from the installed wheel, and declares what it takes and gives."""
+    """Loads the C API from the installed wheel, and declares its arguments and results."""
     folder = find_package("tensorflow")
     ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"), ctypes.RTLD_GLOBAL)
@@ -84,7 +84,7 @@ def load_library() -> ctypes.CDLL:
 
 
 def find_package(name: str) -> Path:
-    """Where a package lies, without importing it."""
+    """Returns the folder of a package without importing it."""
     return Path(importlib.util.find_spec(name).origin).parent
 
 
@@ -107,7 +107,7 @@ class Session:
         self._check()
 
     def run(self, inputs: dict[str, dict], outputs: dict[str, str]) -> dict[str, dict]:
-        """Feeds strings and fetches whatever the outputs are."""
+        """Feeds strings and fetches outputs, which may be strings or numbers."""
         feeds, fetches = self._find(inputs), self._find(outputs.values())
         given = (ctypes.c_void_p * len(inputs))(
             *(

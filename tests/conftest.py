@@ -1,4 +1,4 @@
-"""Shared data of the tests: real data where there are any, and a toy set with a plain answer."""
+"""Fixtures that test files share: real data if there are any, models, and a toy data set."""
 
 import fcntl
 import gc
@@ -18,7 +18,7 @@ from PIL import Image
 
 from eczema_tf.cli import GARBAGE_THRESHOLDS
 
-settings.register_profile("eczema_tf", deadline=None)  # how long a test takes is not tested
+settings.register_profile("eczema_tf", deadline=None)  # speed is not under test
 settings.load_profile("eczema_tf")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SHARED = Path(__file__).parents[2] / "shared"
@@ -29,15 +29,15 @@ COSTLY = ["test_variants.py", "test_main_job.py", "test_attribution.py", "test_e
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts costly files first, so that no process waits for another one at the end."""
+    """Puts costly files first, so that no process waits for another at the end."""
     ranks = {name: rank for rank, name in enumerate(COSTLY)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(COSTLY)))  # keeps the order else
+    items.sort(key=lambda item: ranks.get(item.path.name, len(COSTLY)))  # the rest keeps its order
 
 
 def pytest_collection_finish() -> None:
-    """Lets the garbage collector pass over what was imported, which lives to the end.
+    """Makes the garbage collector skip imported objects, which live to the end.
 
-    Exports call it several times each; else it looks as seldom as in commands.
+    Each export calls it several times; otherwise, it runs as rarely as in commands.
     """
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -45,7 +45,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real data and presets that developers have beside the repository."""
+    """Real data and presets that developers keep next to the repository."""
     if not SHARED.is_dir():
         pytest.skip(
             "needs ../shared (real data and pretrained presets), which is not part of the"
@@ -58,7 +58,7 @@ def shared() -> Path:
 def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 cases: eczema is a red square in the photo and the word "itchy" in the text.
 
-    Some lack a photo, some a text, some a label.
+    Some cases lack a photo, some a text, some a label.
     """
     folder = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a folder that all processes of the tests share; it is for reading alone."""
+    """Makes a folder that all test processes share; tests only read it."""
     own = tmp_path_factory.getbasetemp()
     shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     shared.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not filled.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                shutil.rmtree(folder, ignore_errors=True)  # left by a process that failed
                 folder.mkdir()
                 fill(folder)
                 filled.touch()
@@ -113,7 +113,7 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def small_export(make_once: Callable[..., Path]) -> Path:
-    """A small real model with both signatures as version 3."""
+    """A small real model with both signatures, as version 3."""
     from test_serving import save_small_export
 
     return make_once("small_export", lambda folder: save_small_export(folder / "3")) / "3"
@@ -121,7 +121,7 @@ def small_export(make_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def told_export(make_once: Callable[..., Path]) -> Path:
-    """Another one, that is told an age and a sex, as version 1."""
+    """A small real model that takes an age and a sex, as version 1."""
     from test_clinical import save_export
 
     return make_once("told_export", lambda folder: save_export(folder / "1")) / "1"
@@ -129,7 +129,7 @@ def told_export(make_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def main_job(make_once: Callable[..., Path]) -> Path:
-    """What the main job on `configs/smoke.yaml` leaves: `synthetic`, `run`, `export`, `cache`."""
+    """Output of the main job on `configs/smoke.yaml`: `synthetic`, `run`, `export`, `cache`."""
     from test_main_job import do_main_job
 
     return make_once("main_job", do_main_job)
@@ -151,7 +151,7 @@ def installed_weights() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def without_board() -> Iterator[None]:
-    """Lets `train` write nothing for TensorBoard, which others look at: some seconds each."""
+    """Saves seconds per run: `train` writes nothing for TensorBoard, which other tests cover."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eczema_tf.workflows.train.write_board", lambda *_: None)
         yield
@@ -182,7 +182,7 @@ class Room:
         self._lock, self._inside, self.most = threading.Lock(), 0, 0
 
     def visit(self) -> None:
-        """Comes in, waits for others to come in, too, if they may, and leaves."""
+        """Enters, waits so that others can enter too, if they may, and leaves."""
         with self._lock:
             self._inside += 1
             self.most = max(self.most, self._inside)

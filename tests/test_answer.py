@@ -1,4 +1,4 @@
-"""An explained answer, without a browser: what it says, how it is made, and its HTML."""
+"""Tests of explained answers without a browser (numbers, HTML, pictures) and of `predict`."""
 
 import asyncio
 import base64
@@ -73,10 +73,10 @@ def render(answer: Answer, image: bytes, text: str, **options) -> str:
 # The answer.
 
 
-def test_the_answer_is_the_models(model: ExportedModel):
+def test_answer_has_the_probabilities_of_the_model(model: ExportedModel):
     image = upright_jpeg(photo())
     answer, row = explain(model, image, TEXT), model.run([image], [TEXT])
-    # float32, and the signatures are two graphs: last bits depend on the processor
+    # the two signatures are separate float32 graphs, so the last bits depend on the processor
     assert answer.eczema == pytest.approx(
         {
             "image": row["eczema_image"][0],
@@ -90,7 +90,7 @@ def test_the_answer_is_the_models(model: ExportedModel):
     assert answer.thresholds == THRESHOLDS
 
 
-def test_contributions_and_words_add_up(model: ExportedModel):
+def test_contributions_add_up_to_the_logit_and_words_to_the_text(model: ExportedModel):
     image = upright_jpeg(photo())
     answer = explain(model, image, TEXT)
     split, probability = answer.explanation.contributions, answer.eczema["fusion"]
@@ -99,7 +99,7 @@ def test_contributions_and_words_add_up(model: ExportedModel):
     assert words == pytest.approx(split.text, abs=0.02)
 
 
-def test_counter_checks_are_answers_to_what_is_left(model: ExportedModel):
+def test_counter_checks_answer_the_case_without_one_part(model: ExportedModel):
     image = upright_jpeg(photo())
     why = explain(model, image, TEXT).explanation
     strongest = why.text.phrases[0]
@@ -114,7 +114,7 @@ def test_counter_checks_are_answers_to_what_is_left(model: ExportedModel):
     assert "nothing is left to go by" in render(explain(model, b"", "itchy"), b"", "itchy")
 
 
-def test_what_is_missing_moves_nothing(model: ExportedModel):
+def test_missing_modality_contributes_nothing(model: ExportedModel):
     text_only, image_only = explain(model, b"", TEXT), explain(model, upright_jpeg(photo()), "")
     assert text_only.explanation.contributions.image == pytest.approx(0, abs=1e-5)
     assert image_only.explanation.contributions.text == pytest.approx(0, abs=1e-5)
@@ -130,16 +130,15 @@ def test_what_is_missing_moves_nothing(model: ExportedModel):
         "itchiness\n\n\nredder",
     ],
 )
-def test_words_are_whole_words_of_the_text_as_it_was_written(model: ExportedModel, text: str):
+def test_words_are_whole_words_of_the_original_text(model: ExportedModel, text: str):
     words = explain(model, b"", text).explanation.text.words
     assert words
     for word, after in zip(words, [*words[1:], None], strict=True):
         assert word.text == text[word.start : word.end]
         assert word.text.strip()
         assert after is None or word.end <= after.start
-        if (
-            after is not None and word.end == after.start
-        ):  # split within what is written together: only at punctuation or CJK
+        # words that touch are separated only at punctuation or CJK
+        if after is not None and word.end == after.start:
             assert not (
                 text[word.end - 1].isascii()
                 and text[word.end - 1].isalnum()
@@ -147,17 +146,17 @@ def test_words_are_whole_words_of_the_text_as_it_was_written(model: ExportedMode
             )
 
 
-def test_scores_of_words_add_up_to_those_of_their_tokens(model: ExportedModel):
+def test_word_scores_add_up_to_the_token_scores(model: ExportedModel):
     words = explain(model, b"", TEXT).explanation.text.words
     row = model.run([b""], [TEXT], "explain")
     in_text = row["token_end"][0] > row["token_start"][0]
-    assert in_text.sum() > len(words)  # some words are made of pieces
+    assert in_text.sum() > len(words)  # some words consist of several tokens
     assert sum(word.score for word in words) == pytest.approx(
         float(row["token_score"][0][in_text].sum()), abs=1e-5
     )
 
 
-def test_pieces_continue_a_word_only_where_they_touch_letters():
+def test_token_continues_a_word_only_where_letters_touch():
     cleaned = "itchy-dry größe a".encode()
     tokens = [(0, 0), (0, 4), (4, 5), (5, 6), (6, 9), (10, 14), (14, 17), (18, 19), (0, 0)]
     assert find_continuing(cleaned, *zip(*tokens, strict=True)) == [
@@ -173,8 +172,8 @@ def test_pieces_continue_a_word_only_where_they_touch_letters():
     ]
 
 
-class Pretended:
-    """A backend whose heatmap is highest at the right of the top row, or zero throughout."""
+class FakeBackend:
+    """A fake backend whose heatmap is highest at the right of the top row, or zero everywhere."""
 
     question = Question(target="severity:moderate", direction="against")
 
@@ -194,14 +193,14 @@ class Pretended:
         return self._model.run(photos, [text] * len(photos), "serving_default")
 
 
-def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
+def test_explanation_follows_the_question_of_the_backend(model: ExportedModel):
     image = upright_jpeg(photo())
-    answer = asyncio.run(answer_case(Pretended(model, 1.0), [image], ""))
+    answer = asyncio.run(answer_case(FakeBackend(model, 1.0), [image], ""))
     told = answer.to_json()
     assert told["explained"] == {"target": "severity:moderate", "direction": "against"}
     assert told["heatmap"]["peak"] == {"x": 0.875, "y": 0.25}
     assert told["heatmap"]["evidence"]
-    # a place of eight, 12.5 hundredths of the photo, has 0.25 logits for each of them
+    # one of eight places, 12.5% of the photo, has 0.25 logits for each 1%
     assert (told["heatmap"]["scale"], told["heatmap"]["total"]) == (0.25, 3.125)
     assert told["contributions"] == {"neither": -0.5, "image": 1.5, "text": 0.0, "logit": 1.0}
     page = render(answer, image, "")
@@ -213,9 +212,9 @@ def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
 
 
-def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
+def test_sentence_replaces_a_heatmap_without_evidence(model: ExportedModel):
     image = upright_jpeg(photo())
-    answer = asyncio.run(answer_case(Pretended(model, 0.0), [image], ""))
+    answer = asyncio.run(answer_case(FakeBackend(model, 0.0), [image], ""))
     assert answer.to_json()["heatmap"] | {"grid": []} == {
         "method": "evidence",
         "evidence": False,
@@ -230,7 +229,7 @@ def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
 
 
-def test_characters_that_become_several_tokens_are_one_word_of_the_text():
+def test_tokens_of_one_character_are_joined_into_one_word():
     text = "½ red é"
     tokens = [(0, 1, 0.1, False), (0, 1, -0.3, False), (2, 5, 0.2, False), (6, 7, 0.1, False)]
     words = join_words(text, [*tokens, (6, 7, 0.2, False)])
@@ -238,10 +237,8 @@ def test_characters_that_become_several_tokens_are_one_word_of_the_text():
     assert [word.score for word in words] == pytest.approx([-0.2, 0.2, 0.3])
 
 
-def test_an_encoder_of_one_vector_a_photo_has_no_heatmap_to_say_anything_about(
-    model: ExportedModel,
-):
-    class Vector(Pretended):
+def test_encoder_with_one_vector_per_photo_has_no_heatmap(model: ExportedModel):
+    class Vector(FakeBackend):
         async def ask(self, photos, text: str, clinical: str):
             rows = await super().ask(photos, text, clinical)
             return {**rows, "heatmap": np.zeros((len(photos), 1, 1), "float32")}
@@ -252,8 +249,8 @@ def test_an_encoder_of_one_vector_a_photo_has_no_heatmap_to_say_anything_about(
     assert "evidence against" not in render(answer, image, "").casefold()
 
 
-def test_a_photo_unlike_all_of_training_gets_a_sentence_and_no_map(model: ExportedModel):
-    class Unknown(Pretended):
+def test_photo_unlike_the_training_data_gets_a_sentence_and_no_heatmap(model: ExportedModel):
+    class Unknown(FakeBackend):
         async def answer(self, photos, text: str):
             return {**await super().answer(photos, text), "known_image": np.array([False])}
 
@@ -263,8 +260,8 @@ def test_a_photo_unlike_all_of_training_gets_a_sentence_and_no_map(model: Export
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
 
 
-def test_the_heatmaps_of_an_answer_have_one_scale():
-    """Full colour is the larger scale; the weaker photo is the paler for it."""
+def test_heatmaps_of_an_answer_share_one_colour_scale():
+    """Full colour stands for the largest scale, so the weaker photo is paler."""
     strong, weak = (Heatmap("evidence", (0.5, 0.5), ((1.0,),), scale) for scale in (0.5, 0.2))
     full = find_full_colour([strong, None, weak])
     assert full == 0.5
@@ -275,9 +272,9 @@ def test_the_heatmaps_of_an_answer_have_one_scale():
     assert alphas == [255, 102]
 
 
-def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedModel):
+def test_heatmaps_of_several_photos_share_one_slider(model: ExportedModel):
     photos = [upright_jpeg(photo(seed=seed)) for seed in range(2)]
-    answer = asyncio.run(answer_case(Pretended(model, 1.0, 0.0, 1.0), [*photos, b""], ""))
+    answer = asyncio.run(answer_case(FakeBackend(model, 1.0, 0.0, 1.0), [*photos, b""], ""))
     heatmaps = answer.to_json()["heatmaps"]
     assert [one and one["evidence"] for one in heatmaps] == [True, False, None]
     assert answer.to_json()["heatmap"] == heatmaps[0]
@@ -289,7 +286,7 @@ def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedMod
     assert "this answer comes from the photos alone" in page
 
 
-def test_the_answer_to_photos_is_their_mean_and_so_is_what_moved_it(model: ExportedModel):
+def test_several_photos_are_answered_by_the_mean_of_their_logits(model: ExportedModel):
     photos = [upright_jpeg(photo(seed=seed)) for seed in range(3)]
 
     async def ask(images, texts, signature, _):
@@ -306,7 +303,7 @@ def test_the_answer_to_photos_is_their_mean_and_so_is_what_moved_it(model: Expor
     assert table.loc[0, "eczema_text"] == pytest.approx(answer.eczema["text"], abs=1e-5)
 
 
-def test_cues_say_what_is_present_denied_and_in_the_family(model: ExportedModel):
+def test_cues_have_a_status_and_a_subject(model: ExportedModel):
     cues = explain(model, b"", TEXT).explanation.text.cues
     assert [(cue.text.lower(), cue.status, cue.subject) for cue in cues][:2] == [
         ("itchy", "present", "patient"),
@@ -318,7 +315,7 @@ def test_cues_say_what_is_present_denied_and_in_the_family(model: ExportedModel)
 # HTML.
 
 
-def test_certainty_is_never_claimed_and_nothing_has_no_sign():
+def test_percent_is_never_0_or_100_and_zero_has_no_sign():
     assert [format_percent(value) for value in (0, 0.004, 0.01, 0.5, 0.99, 0.996, 1)] == [
         "under 1%",
         "under 1%",
@@ -337,7 +334,7 @@ def test_certainty_is_never_claimed_and_nothing_has_no_sign():
 
 
 class Tags(HTMLParser):
-    """Keeps the tags and the visible text of a page."""
+    """Collects the tags and the visible text of a page."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -383,7 +380,7 @@ HARMLESS = {
 
 @given(st.text(max_size=80), st.text(st.sampled_from("<>&\"'/=itchy drno "), max_size=80))
 @settings(max_examples=40)
-def test_whatever_is_written_is_shown_and_not_run(model: ExportedModel, any_text: str, markup: str):
+def test_any_text_is_shown_and_not_executed(model: ExportedModel, any_text: str, markup: str):
     text = f"itchy {any_text} <img src=x onerror=alert(1)><script>alert(2)</script> {markup}"
     page = Tags(render(explain(model, b"", text), b"", text))
     assert {tag for tag, _ in page.tags} <= HARMLESS
@@ -396,26 +393,27 @@ def test_whatever_is_written_is_shown_and_not_run(model: ExportedModel, any_text
     assert "<script>alert(2)</script>" in re.sub(r" \((for|against)\)", "", page.text)
 
 
-def test_every_answer_has_the_notice_and_says_what_was_missing(model: ExportedModel):
+def test_answer_has_the_notice_and_names_the_missing_modality(model: ExportedModel):
     image = upright_jpeg(photo())
     both = render(explain(model, image, TEXT), image, TEXT)
     assert NOTICE in both
     assert "alone" not in both
-    assert "from the photo alone" in render(explain(model, image, ""), image, "")
-    assert "There was no photo, so this answer comes from the text alone" in render(
-        explain(model, b"", TEXT), b"", TEXT
-    )
+    photo_only = render(explain(model, image, ""), image, "")
+    assert "from the photo alone" in photo_only
+    text_only = render(explain(model, b"", TEXT), b"", TEXT)
+    assert "There was no photo, so this answer comes from the text alone" in text_only
     refused = render(explain(model, b"", TEXT), b"", TEXT, faults=["photo cannot be read"])
+    assert all(NOTICE in page for page in (photo_only, text_only, refused))
     assert "Photo cannot be read." in refused
     assert "The photo could not be used, so this answer comes from the text alone" in refused
 
 
-def test_a_status_of_the_model_is_said(model: ExportedModel):
+def test_status_of_the_model_is_shown(model: ExportedModel):
     answer = explain(model, b"\xff\xd8\xff" + bytes(99), TEXT)
     assert "Photo: cannot be decoded." in render(answer, b"", TEXT)
 
 
-def test_a_notice_about_the_text_says_nothing_of_the_photo(model: ExportedModel):
+def test_status_of_the_text_is_not_attributed_to_the_photo(model: ExportedModel):
     notice = "text: read to word 8 of 90; text: mostly words this model does not know"
     page = render(replace(explain(model, b"", TEXT), status=notice), b"", TEXT)
     assert "Text: read to word 8 of 90." in page
@@ -423,7 +421,7 @@ def test_a_notice_about_the_text_says_nothing_of_the_photo(model: ExportedModel)
     assert "There was no photo, so this answer comes from the text alone" in page
 
 
-def test_a_threshold_is_named_with_its_side(model: ExportedModel):
+def test_answer_says_on_which_side_of_the_threshold_it_is(model: ExportedModel):
     image = upright_jpeg(photo())
     answer = replace(
         explain(model, image, TEXT), eczema={"image": 0.1, "text": 0.5, "fusion": 0.59}
@@ -433,15 +431,14 @@ def test_a_threshold_is_named_with_its_side(model: ExportedModel):
     assert "below the threshold of 60%" in page
     assert "above the threshold of 50%" in page
     alone = replace(answer, image_used=False, eczema={"image": None, "text": 0.59, "fusion": 0.59})
-    assert "threshold of 60%" not in render(
-        alone, image, TEXT
-    )  # decided by the threshold of the text
+    # here the threshold of the text decides
+    assert "threshold of 60%" not in render(alone, image, TEXT)
     unknown = render(replace(answer, thresholds=None), image, TEXT)
     assert "threshold" not in re.sub(r'<p class="soft">.*?</p>', "", unknown)
 
 
-def test_a_strict_policy_needs_no_exception(model: ExportedModel):
-    """`style-src 'self'; script-src 'self'`: no style attributes, no inline scripts or handlers."""
+def test_answer_html_complies_with_a_strict_security_policy(model: ExportedModel):
+    """`style-src 'self'; script-src 'self'` forbids style attributes and inline scripts."""
     image = upright_jpeg(photo())
     page = Tags(render(explain(model, image, TEXT), image, TEXT))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -450,7 +447,7 @@ def test_a_strict_policy_needs_no_exception(model: ExportedModel):
     assert not [name for name in names if name.startswith("on")]
 
 
-def test_bars_are_as_long_as_their_figures(model: ExportedModel):
+def test_bar_lengths_match_their_values(model: ExportedModel):
     explained = explain(model, b"", TEXT)
     moved = Contributions(neither=-0.5, image=0.0, text=1.0)
     answer = replace(
@@ -460,23 +457,23 @@ def test_bars_are_as_long_as_their_figures(model: ExportedModel):
     )
     bars = [attributes for tag, attributes in Tags(render(answer, b"", TEXT)).tags if tag == "rect"]
     assert bars[1]["width"] == "12.3%"
-    assert bars[2]["x"] == "50.0%"  # the mark of the text's threshold
+    assert bars[2]["x"] == "50.0%"  # marks the text's threshold
     pushes = [bar for bar in bars if bar["class"] in ("for", "against")]
     assert [(bar["class"], bar["x"], bar["width"]) for bar in pushes] == [
-        ("against", "25.0%", "25.0%"),  # knowing neither, to the left of the middle
-        ("for", "50.0%", "50.0%"),  # the text, the longest
+        ("against", "25.0%", "25.0%"),  # the starting point, left of the centre
+        ("for", "50.0%", "50.0%"),  # the text, the longest bar
         ("for", "50.0%", "25.0%"),  # together
     ]
 
 
-def test_faults_are_sentences_that_run_nothing(model: ExportedModel):
+def test_faults_are_shown_as_escaped_sentences(model: ExportedModel):
     faults = ["photo <b> is bad", "It ends."]
     page = render(explain(model, b"", TEXT), b"", TEXT, faults=faults)
     assert '<p class="fault" role="alert">Photo &lt;b&gt; is bad.</p>' in page
     assert '<p class="fault" role="alert">It ends.</p>' in page
 
 
-def test_the_style_sheet_knows_every_shade_and_the_colours_of_the_heatmap():
+def test_style_sheet_has_every_shade_and_the_heatmap_colours():
     style = STYLE_SHEET.read_text()
     for strength in range(1, STRENGTHS + 1):
         assert f'[data-strength="{strength}"]' in style
@@ -487,7 +484,7 @@ def test_the_style_sheet_knows_every_shade_and_the_colours_of_the_heatmap():
 # Pictures.
 
 
-def test_the_heatmap_is_clear_where_there_is_no_evidence_and_lies_where_the_grid_says():
+def test_heatmap_follows_the_grid_and_is_transparent_without_evidence():
     grid = np.zeros((4, 4))
     grid[0, 3] = 1.0
     pixels = np.asarray(paint_heatmap(grid))
@@ -497,7 +494,7 @@ def test_the_heatmap_is_clear_where_there_is_no_evidence_and_lies_where_the_grid
     assert not np.asarray(paint_heatmap(np.zeros((1, 1))))[..., 3].any()
 
 
-def test_large_photos_are_shown_no_larger_than_a_screen():
+def test_large_photos_are_shrunk_for_display():
     buffer = io.BytesIO()
     Image.new("RGB", (4000, 1000), "salmon").save(buffer, "JPEG")
     assert shrink_photo(buffer.getvalue()).size == (1024, 256)
@@ -505,14 +502,14 @@ def test_large_photos_are_shown_no_larger_than_a_screen():
 
 
 @pytest.mark.parametrize(("kind", "format"), [("png", "PNG"), ("jpeg", "JPEG")])
-def test_a_data_url_holds_the_picture(kind: str, format: str):
+def test_data_url_contains_the_picture(kind: str, format: str):
     start, _, data = as_data_url(Image.new("RGB", (8, 6), "salmon"), kind).partition(",")
     assert start == f"data:image/{kind};base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
         assert (picture.format, picture.size) == (format, (8, 6))
 
 
-def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: ExportedModel):
+def test_answers_go_through_the_batches_and_limits_of_the_server(model: ExportedModel):
     asked = []
 
     def run(images, texts, signature, *_):
@@ -534,11 +531,13 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Expo
         client.portal.call(
             answer_case, ExportBackend(app.state.batcher.ask, METADATA.said), [], "itchy"
         )
-    # then without the strongest phrase, after which nothing is left
+    # the second question leaves out the strongest phrase, so nothing is left
     assert asked == [(["itchy"], "explain"), ([" "], "serving_default")]
 
 
-def test_the_python_of_the_readme_runs(model: ExportedModel, tmp_path: Path, monkeypatch, capsys):
+def test_python_examples_in_the_readme_run(
+    model: ExportedModel, tmp_path: Path, monkeypatch, capsys
+):
     shutil.copytree(model.folder, tmp_path / "saved_models" / "eczema" / "1")
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -546,10 +545,10 @@ def test_the_python_of_the_readme_runs(model: ExportedModel, tmp_path: Path, mon
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
-    assert "cannot tell" in capsys.readouterr().out  # nothing was fitted
+    assert "cannot tell" in capsys.readouterr().out  # nothing in this model was fitted
 
 
-def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_path: Path):
+def test_predict_returns_a_table_of_the_answers_of_the_model(model: ExportedModel, tmp_path: Path):
     photo = tmp_path / "skin.jpg"
     Image.new("RGB", (64, 64), (200, 150, 130)).save(photo)
     table = model.predict([None, photo, [photo, photo]], ["itchy", None, None])
@@ -567,14 +566,17 @@ def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_pat
     )
 
 
-def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(
-    model: ExportedModel, tmp_path: Path
-):
+def test_run_refuses_unequal_or_empty_lists_and_unknown_signatures(model: ExportedModel):
     for rows in (([b""], ["a", "b"]), ([], [])):
         with pytest.raises(DataError, match="images, texts, clinical: must be equally long"):
             model.run(*rows)
     with pytest.raises(DataError, match="allowed: serving_default, explain; received 'foo'"):
         model.run([b""], ["a"], "foo")
+
+
+def test_predict_accepts_empty_cells_and_names_a_missing_photo(
+    model: ExportedModel, tmp_path: Path
+):
     nothing = model.predict([], [])
     one = model.predict([None], ["itchy"])
     assert len(nothing) == 0

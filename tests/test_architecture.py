@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md: imports run one way, and verbs only call their workflows."""
+"""Tests of the rules in docs/architecture.md, such as the direction of imports."""
 
 import ast
 import graphlib
@@ -32,7 +32,7 @@ def module_name(path: Path) -> str:
 
 
 def imported_modules(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Absolute names of what a file imports; `from package import module` counts as the module."""
+    """Returns the names of imported modules; `from package import module` counts as the module."""
     tree = ast.parse(path.read_text())
     names = set()
     for node in tree.body if top_level_only else ast.walk(tree):
@@ -75,24 +75,24 @@ def test_imports_run_one_way():
     assert not wrong
 
 
-def test_no_import_runs_in_a_circle():
+def test_imports_have_no_cycles():
     list(graphlib.TopologicalSorter(own_imports()).static_order())  # raises CycleError
 
 
-def test_the_symptoms_know_nothing_of_the_model():
+def test_symptoms_import_only_errors_from_the_rest_of_the_package():
     for path in (PACKAGE / "symptoms").glob("*.py"):
         own = {name for name in imported_modules(path) if name.startswith("eczema_tf")}
         assert {part_of(name) for name in own} <= {"symptoms", "errors"}
 
 
-def test_the_top_holds_the_verbs_and_the_floor():
+def test_top_level_has_only_the_verbs_and_the_floor():
     modules = {path.stem for path in PACKAGE.glob("*.py")}
     modules |= {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name in FLOOR}
     assert modules == {*VERBS, *FLOOR, "__main__"}
     assert len(modules) <= 16
 
 
-def test_a_verb_calls_its_workflow_and_nothing_else():
+def test_each_verb_imports_only_its_workflow_and_the_floor():
     for verb in VERBS:
         modules = imported_modules(PACKAGE / f"{verb}.py")
         own = {name for name in modules if name.startswith("eczema_tf")}
@@ -100,7 +100,7 @@ def test_a_verb_calls_its_workflow_and_nothing_else():
         assert beyond == {f"eczema_tf.workflows.{verb}"}, verb
 
 
-def test_commands_answer_before_tensorflow_is_loaded():
+def test_commands_import_only_the_floor_at_their_top_level():
     for verb in (*VERBS, "__main__"):
         modules = imported_modules(PACKAGE / f"{verb}.py", top_level_only=True)
         assert not {module.split(".")[0] for module in modules} & set(SLOW)
@@ -108,22 +108,22 @@ def test_commands_answer_before_tensorflow_is_loaded():
         assert own <= set(FLOOR), verb
 
 
-def test_numbers_and_symptoms_need_no_tensorflow():
+def test_evaluation_and_symptoms_do_not_import_tensorflow():
     for folder in ("evaluation", "symptoms"):
         for path in (PACKAGE / folder).glob("*.py"):
             assert not {name.split(".")[0] for name in imported_modules(path)} & set(SLOW), path
 
 
-def test_scripts_run_from_a_checkout_that_is_not_installed():
+def test_scripts_extend_sys_path_before_they_import_the_package():
     for path in (PACKAGE.parent / "scripts").glob("*.py"):
         before, imported, _ = path.read_text().partition("\nfrom eczema_tf")
         assert not imported or "sys.path.insert(" in before, path.name
 
 
-def test_nothing_executable_is_ever_loaded():
+def test_package_has_no_calls_that_load_executable_code():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
-        if path.name == "torch_file.py":  # its unpickler makes tensors alone: tests/test_weights.py
+        if path.name == "torch_file.py":  # its unpickler makes only tensors: tests/test_weights.py
             text = text.replace("import pickle", "", 1)
         for call in (
             "import pickle",
@@ -137,7 +137,7 @@ def test_nothing_executable_is_ever_loaded():
             assert call not in text.replace("ast.literal_eval(", ""), f"{path.name}: {call}"
 
 
-def test_type_checkers_know_the_python_api():
+def test_type_stub_names_exactly_the_python_api():
     named = set()
     for node in ast.parse((PACKAGE / "__init__.pyi").read_text()).body:
         if isinstance(node, ast.ImportFrom):
@@ -147,7 +147,7 @@ def test_type_checkers_know_the_python_api():
     assert named == set(eczema_tf._API)
 
 
-def test_the_python_api_is_there_and_importing_it_loads_nothing_slow():
+def test_python_api_is_complete_and_importing_it_loads_nothing_slow():
     code = """
 import sys
 import eczema_tf

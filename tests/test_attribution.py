@@ -1,4 +1,4 @@
-"""Explanations: heatmaps, token scores, contributions, `explain` and the served signature."""
+"""Tests explanations: heatmaps, token scores, contributions, the served signature, `explain`."""
 
 import asyncio
 import functools
@@ -92,10 +92,8 @@ def build_case(
     encoders = Encoders(spec, text_spec)
     config = ModelConfig(embedding_units=8, fusion=fusion, image={"textures": textures})
     model = build_model(config, encoders)
-    for head in (
-        "eczema_image",
-        "eczema_text",
-    ):  # untrained heads are near 0 for everything: make differences visible
+    # untrained heads give nearly 0 for everything, so scale them up to make differences visible
+    for head in ("eczema_image", "eczema_text"):
         model.get_layer(head).kernel.assign(model.get_layer(head).kernel * 20)
     return model, spec
 
@@ -137,7 +135,9 @@ def small():
         ("efficientnet", "small", 1, "textures"),
     ],
 )
-def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusion: str):
+def test_submodels_give_the_same_outputs_as_the_whole_model(
+    image: str, text: str, last_layers: int, fusion: str
+):
     told, fusion = fusion == "textures", fusion.replace("textures", "concat")
     model, _ = build_case(
         fusion, image, text, size_px=96, last_layers=last_layers, pretrained=True, textures=told
@@ -145,7 +145,8 @@ def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusi
     textures = [layer.name for layer in model.layers if layer.name.startswith("image_texture")]
     measured = 0 if image != "efficientnet" or fusion != "concat" else 2 if told else 1
     assert len(textures) == measured
-    directions = model.get_layer("image_distance").directions  # unfitted, it knows everything
+    # until it is fitted, the distance layer treats every photo as known
+    directions = model.get_layer("image_distance").directions
     directions.assign(np.random.default_rng(0).normal(0, 0.1, directions.shape))
     inputs, submodels = batch(model), Submodels(model)
     tensors = to_model_inputs(inputs)
@@ -162,9 +163,7 @@ def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusi
 
 
 @pytest.mark.parametrize(("image", "cells"), [("small", 12), ("efficientnet", 12), ("vit", 12)])
-def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_nothing(
-    image: str, cells: int
-):
+def test_fine_map_has_twelve_cells_a_side_and_splits_the_encoder_exactly(image: str, cells: int):
     model, _ = build_case(image=image, size_px=96, pretrained=True)
     submodels, photos = Submodels(model), to_model_inputs(batch(model))[IMAGE]
     fine_map = submodels.to_fine_map(photos, training=False)
@@ -178,20 +177,20 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
     )
 
 
-def test_an_unknown_method_is_refused():
+def test_unknown_heatmap_method_is_refused():
     model, _ = build_case("concat")
     with pytest.raises(ConfigError, match="method 'magic': allowed: evidence, layercam, gradcam"):
         compute_heatmaps(Submodels(model), batch(model), method="magic")
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_one_pass_equals_the_offline_methods(fusion: str):
+def test_one_pass_gives_the_same_explanation_as_the_offline_methods(fusion: str):
     model, _ = build_case(fusion)
     submodels, inputs = Submodels(model), batch(model)
     explained = explain_in_one_pass(submodels, to_model_inputs(inputs))
     np.testing.assert_allclose(explained.heatmap, compute_heatmaps(submodels, inputs), atol=1e-5)
     words = score(submodels, inputs)
-    # float32, and two graphs: last bits depend on the processor
+    # two float32 graphs, whose last bits depend on the processor
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     close(explained.token_scores, words.scores)
     close(explained.contributions, words.contributions)
@@ -199,7 +198,7 @@ def test_one_pass_equals_the_offline_methods(fusion: str):
     np.testing.assert_allclose(np.sum(words.contributions, axis=1), both, atol=1e-5)
 
 
-def test_layercam_is_that_of_tf_keras_vis(small):
+def test_layercam_matches_tf_keras_vis(small):
     submodels, inputs = small
     photo = keras.Input((SIZE_PX, SIZE_PX, 3))
     fine_map = keras.layers.Activation("linear", name="fine_map")(submodels.to_fine_map(photo))
@@ -226,11 +225,10 @@ def test_layercam_is_that_of_tf_keras_vis(small):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_layercam_by_hand():
+def test_layercam_matches_a_hand_computed_example():
     features = tf.constant([[[[1.0, 0.0], [2.0, 1.0]], [[-1.0, 3.0], [4.0, 0.0]]]])  # (1, 2, 2, 2)
-    gradients = tf.constant(
-        [[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]]
-    )  # those below 0 count as 0
+    # negative gradients count as 0
+    gradients = tf.constant([[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]])
     np.testing.assert_allclose(compute_layercam(features, gradients), [[[2, 4], [0, 0]]])
 
 
@@ -240,9 +238,7 @@ def locate(submodels: Submodels, inputs, target: str = "eczema", **options) -> P
 
 
 @pytest.mark.parametrize(("fusion", "textures"), [("concat", True), *((f, False) for f in FUSIONS)])
-def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(
-    fusion: str, textures: bool
-):
+def test_cells_add_up_to_the_difference_from_a_typical_photo(fusion: str, textures: bool):
     model, _ = build_case(fusion, "efficientnet", size_px=96, pretrained=True, textures=textures)
     submodels, inputs = Submodels(model), to_model_inputs(batch(model))
     typical = model.get_layer("typical_photo").typical
@@ -255,16 +251,16 @@ def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(
     ]
     apart = (answers[0] - answers[1]) * inputs[IMAGE_PRESENT].numpy()
     assert np.abs(apart).max() > 0.1
-    # untrained heads made steep have more kinks on the way than trained ones
+    # a wide tolerance: the scaled-up untrained heads have more kinks on the path than trained ones
     np.testing.assert_allclose(np.sum(evidence.cells, axis=(1, 2)), apart, atol=0.02, rtol=0.04)
 
 
 @pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
-def test_a_typical_photo_is_as_long_as_the_photo_and_has_textures_of_its_own(fusion: str):
+def test_typical_photo_is_scaled_to_the_photos_norm_except_its_textures(fusion: str):
     model, _ = build_case(fusion, "efficientnet", size_px=96, pretrained=True)
     submodels, photos = Submodels(model), to_model_inputs(batch(model))[IMAGE]
     features = submodels.encode_image(photos)
-    assert not np.any(submodels.find_typical(features))  # nothing is known yet
+    assert not np.any(submodels.find_typical(features))  # zeros until it is learned
     remembered = model.get_layer("typical_photo").typical
     values = np.random.default_rng(0).uniform(0.1, 0.3, remembered.shape).astype("float32")
     remembered.assign(values)
@@ -277,7 +273,7 @@ def test_a_typical_photo_is_as_long_as_the_photo_and_has_textures_of_its_own(fus
     np.testing.assert_array_equal(typical[:, channels:], np.tile(values[channels:], (4, 1)))
 
 
-def test_a_map_adds_up_to_the_cells_that_speak_for_the_target(small):
+def test_density_adds_up_to_the_cells_that_support_the_target(small):
     submodels, inputs = small
     both = [locate(submodels, inputs, "eczema_image", against=against) for against in (False, True)]
     for evidence in both:
@@ -288,20 +284,20 @@ def test_a_map_adds_up_to_the_cells_that_speak_for_the_target(small):
     assert (both[0].total + both[1].total).numpy()[[0, 1, 3]].all()
 
 
-def test_what_has_no_place_is_shared_out_evenly():
+def test_fill_up_divides_missing_evidence_equally_among_cells():
     cells = tf.constant([[[1.0, -3.0]], [[0.0, 0.0]]])
     np.testing.assert_array_equal(fill_up(cells, [6.0, -1.0]), [[[5, 1]], [[-0.5, -0.5]]])
 
 
-def test_evidence_is_spread_over_the_product_of_both_maps():
+def test_evidence_is_spread_over_the_product_of_coarse_and_fine_map():
     cells, shape = tf.constant([[[1.0, 0.0]]]), tf.constant([[[2.0, 2.0]]])
     density = spread_evidence(tf.constant([8.0]), cells, shape).numpy()
-    # bilinear: 1, 3/4, 1/4 and 0 in two rows of four places, 12.5 hundredths each
+    # bilinear resizing gives two rows of 1, 3/4, 1/4 and 0; each cell is 12.5 hundredths
     np.testing.assert_allclose(density, [[[0.16, 0.12, 0.04, 0]] * 2], rtol=1e-6)
     assert not spread_evidence(tf.constant([8.0]), 0 * cells, shape).numpy().any()
 
 
-def test_copies_are_noisy_in_the_same_way_every_time_and_photos_come_first():
+def test_noisy_copies_follow_the_photos_and_always_have_the_same_noise():
     photos = tf.constant(np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)), tf.float32)
     first, second = add_noisy_copies(photos), add_noisy_copies(photos[1:])
     np.testing.assert_array_equal(first[:2], photos)
@@ -310,7 +306,7 @@ def test_copies_are_noisy_in_the_same_way_every_time_and_photos_come_first():
     assert 4 < np.std(first[2:4] - photos) < 9
 
 
-def test_weak_evidence_looks_weak_and_too_weak_or_unknown_is_not_shown():
+def test_weak_evidence_is_dimmed_and_below_the_floor_or_unknown_is_hidden():
     density = tf.constant([[[0.1, 0.4]], [[0.2, 0.1]], [[0.01, 0.0]], [[0.2, 0.1]]])
     evidence = PhotoEvidence(tf.zeros(4), density, density, tf.constant([25.0, 15.0, 0.5, 15.0]))
     known = tf.constant([True, True, True, False])
@@ -321,7 +317,7 @@ def test_weak_evidence_looks_weak_and_too_weak_or_unknown_is_not_shown():
     np.testing.assert_allclose(heatmap[2], [[1, 0]])
 
 
-def test_the_scale_of_evidence_is_that_of_the_photos_given(small, monkeypatch):
+def test_evidence_scale_is_measured_from_the_given_photos(small, monkeypatch):
     submodels, inputs = small
     photos = {name: value[[0, 1, 3]] for name, value in inputs.items()}
     evidence = locate(submodels, photos)
@@ -334,14 +330,14 @@ def test_the_scale_of_evidence_is_that_of_the_photos_given(small, monkeypatch):
     assert measure_scale(submodels, []) == EvidenceScale(0, 0)
 
 
-def test_photos_that_the_model_does_not_know_get_no_map():
+def test_photos_unknown_to_the_model_get_an_empty_heatmap():
     model, _ = build_case()
     model.get_layer(DISTANCES["image"]).limit.assign(1e-9)
     assert not compute_heatmaps(Submodels(model), batch(model)).any()
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6"])
-def test_a_relus_gradient_is_a_ramp_and_its_values_stay(name: str):
+def test_smoothed_relu_keeps_its_values_and_has_a_ramp_as_gradient(name: str):
     relu = keras.layers.Activation(name)
     smooth = smooth_gradient(relu)
     x = tf.constant([-1.0, -RAMP / 2, 0.0, RAMP / 2, 3.0, 6 - RAMP / 2, 6.0, 7.0])
@@ -353,8 +349,8 @@ def test_a_relus_gradient_is_a_ramp_and_its_values_stay(name: str):
     np.testing.assert_allclose(tape.gradient(values, x), [0, 0.25, 0.5, 0.75, 1, *falling], 1e-4)
 
 
-def test_rounding_moves_no_map():
-    """Noise in the fine map stands for another processor; a ReLU at its kink made it 0.015."""
+def test_heatmap_is_stable_under_rounding_errors():
+    """Noise in the fine map simulates another processor. A ReLU at its kink moved maps by 0.015."""
     submodels = Submodels(build_case(size_px=96)[0])
     inputs, trunk = to_model_inputs(batch(submodels.model)), submodels.to_fine_map
     noise = np.random.default_rng(0).standard_normal(trunk.output.shape[1:]).astype("float32")
@@ -366,7 +362,7 @@ def test_rounding_moves_no_map():
 
 
 @pytest.mark.parametrize("method", HEATMAP_METHODS)
-def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method: str):
+def test_every_method_gives_maps_in_range_and_zeros_without_a_photo(small, method: str):
     submodels, inputs = small
     maps = compute_heatmaps(submodels, inputs, target="eczema_image", method=method)
     assert maps.shape == ((4, 32, 32) if method == HEATMAP_METHOD else (4, 2, 2))
@@ -377,7 +373,7 @@ def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method
 
 
 @pytest.mark.parametrize("textures", [False, True])
-def test_class_activation_maps_look_where_all_of_the_answer_flows_through(textures: bool):
+def test_class_activation_maps_use_the_last_map_that_carries_the_answer(textures: bool):
     model, _ = build_case(image="efficientnet", size_px=96, pretrained=True, textures=textures)
     submodels, inputs = Submodels(model), to_model_inputs(batch(model))
     last_map = submodels.to_last_map(inputs[IMAGE], training=False)
@@ -396,12 +392,12 @@ def test_class_activation_maps_look_where_all_of_the_answer_flows_through(textur
 @pytest.mark.parametrize(
     ("image", "fusion"), [("small", "concat"), ("efficientnet", "cross_attention")]
 )
-def test_textures_that_cannot_be_told_are_refused(image: str, fusion: str):
+def test_textures_are_refused_if_encoder_or_fusion_cannot_use_them(image: str, fusion: str):
     with pytest.raises(ConfigError, match=r"model\.image\.textures: true needs"):
         build_case(fusion, image, size_px=32, pretrained=image != "small", textures=True)
 
 
-def test_for_and_against_share_no_place(small):
+def test_maps_for_and_against_the_target_do_not_overlap(small):
     submodels, inputs = small
     both_ways = [
         compute_heatmaps(
@@ -414,20 +410,20 @@ def test_for_and_against_share_no_place(small):
     assert (for_it + against_it)[[0, 1, 3]].any(axis=(1, 2)).all()
 
 
-def test_a_head_that_never_sees_the_photo_has_no_evidence_in_it(small):
+def test_head_has_no_evidence_in_the_modality_that_it_never_sees(small):
     submodels, inputs = small
     assert not compute_heatmaps(submodels, inputs, target="eczema_text").any()
     assert not score(submodels, inputs, "eczema_image").scores.numpy().any()
 
 
-def test_the_map_lies_on_what_decides():
-    """The photo logit is the brightness of the first channel; the photo has one bright corner."""
+def test_layercam_is_highest_where_the_deciding_channel_is():
+    """Only the channel that responds most to the photo's one bright corner has a gradient."""
     model, _ = build_case()
     submodels, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
     inputs[IMAGE][:, :12, 20:] = 255
     features = submodels.to_last_map(to_model_inputs(inputs)[IMAGE]).numpy()
-    channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
+    channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
     maps = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)
     cam = maps[0].numpy()
@@ -442,7 +438,7 @@ def test_embeddings_have_no_heatmap():
     assert explain_in_one_pass(submodels, to_model_inputs(inputs)).heatmap.shape == (4, 1, 1)
 
 
-def test_targets():
+def test_select_logit_accepts_heads_and_labels_and_refuses_others():
     logits = {
         "eczema": tf.constant([[2.0]]),
         "consistency": tf.constant([[1.0, 3.0, 0.0]]),
@@ -458,27 +454,28 @@ def test_targets():
         with pytest.raises(ConfigError, match="allowed: eczema"):
             select_logit(logits, wrong)
     explained = {target.partition(":")[0] for target in TARGETS}
-    assert set(HEADS) - explained == {"severity_image", "severity_text"}  # of the whole case alone
+    # severity is explained only for the whole case
+    assert set(HEADS) - explained == {"severity_image", "severity_text"}
 
 
 @pytest.mark.parametrize("text", ["small", "bert"])
 @pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
-def test_scores_add_up_to_what_the_text_moved(text: str, fusion: str):
+def test_token_scores_add_up_to_the_texts_contribution(text: str, fusion: str):
     model, _ = build_case(fusion, text=text)
     submodels, inputs = Submodels(model), batch(model)
     words = score(submodels, inputs)
     moved = words.contributions.numpy()[:, 2]
     assert np.abs(moved[:3]).min() > 1e-3
     np.testing.assert_allclose(words.scores.numpy().sum(axis=1), moved, atol=0.02, rtol=0.02)
-    assert not words.scores[3].numpy().any()  # no text
+    assert not words.scores[3].numpy().any()  # a row without a text
     assert moved[3] == 0
-    assert words.contributions.numpy()[2, 1] == 0  # no photo
+    assert words.contributions.numpy()[2, 1] == 0  # a row without a photo
     between = np.pad(inputs[PADDING_MASK][:, 2:], [(0, 0), (1, 1)])
     assert not (words.scores.numpy() * (1 - between)).any()  # [CLS], [SEP] and padding
 
 
-def test_groups_of_nodes_are_one_quadrature(small):
-    """24 nodes in three groups give the sum over all 24, added up here by hand."""
+def test_groups_of_nodes_give_the_same_sum_as_one_quadrature(small):
+    """24 nodes in three groups give the sum over all 24, which the test adds up itself."""
     submodels, inputs = small
     tensors = to_model_inputs(inputs)
     photo, text = submodels.encode_image(tensors[IMAGE]), submodels.encode_text(tensors)
@@ -494,8 +491,8 @@ def test_groups_of_nodes_are_one_quadrature(small):
     np.testing.assert_allclose(words.scores.numpy().sum(axis=1), expected, atol=1e-5)
 
 
-def test_scores_of_a_linear_logit_are_exact_at_one_node(small):
-    """Each token moves its own sum; what [CLS] and [SEP] move is shared out in equal parts."""
+def test_token_scores_of_a_linear_logit_are_exact_with_one_node(small):
+    """A token's score is its own sum, plus an equal share of what [CLS] and [SEP] move."""
     submodels, inputs = small
     words = score(_Linear(submodels), inputs, nodes=1)
     sums = submodels.encode_text(to_model_inputs(inputs)).numpy().sum(axis=-1)
@@ -507,7 +504,7 @@ def test_scores_of_a_linear_logit_are_exact_at_one_node(small):
     np.testing.assert_allclose(words.scores.numpy().sum(axis=1), moved, atol=1e-4)
 
 
-def test_a_text_that_says_nothing_gets_the_mean_answer_to_such_texts(small):
+def test_neutral_text_gets_the_mean_answer_to_the_given_texts(small):
     submodels, inputs = small
     told = {name: value[:3] for name, value in to_model_inputs(inputs).items()}
     answers = submodels.model.predict_on_batch({name: value[:3] for name, value in inputs.items()})
@@ -517,7 +514,7 @@ def test_a_text_that_says_nothing_gets_the_mean_answer_to_such_texts(small):
     photo = submodels.encode_image(tensors[IMAGE])
     answer = submodels.compute_logits(photo, silent, tensors)["eczema_text"].numpy()[:3, 0]
     np.testing.assert_allclose(answer, answers["eczema_text"].mean(), atol=1e-4)
-    # so words' scores start from there, and where there is no photo that is where all starts
+    # word scores start from this answer, which is the whole starting point without a photo
     words = score(Submodels(submodels.model, neutral), inputs)
     start = words.contributions.numpy()[2, 0]
     assert start == pytest.approx(answers["eczema_text"].mean(), abs=1e-4)
@@ -547,7 +544,7 @@ def test_word_pieces_are_added_up_to_words():
     assert words == [Span(0, 7, "itchier", 3.0), Span(9, 10, "s", -3.0)]
 
 
-def test_phrases_are_neighbours_of_one_sign():
+def test_phrases_join_neighbouring_words_of_the_same_sign():
     text = "dry itchy skin. red not sore"
     scores = {
         "dry": 1.0,
@@ -569,7 +566,7 @@ def test_phrases_are_neighbours_of_one_sign():
     ]
 
 
-def test_no_words_no_phrases():
+def test_text_without_scored_words_has_no_phrases():
     assert join_phrases("", []) == []
     assert join_phrases("a", [Span(0, 1, "a", 0.0)]) == []
 
@@ -581,7 +578,7 @@ def test_no_words_no_phrases():
         ((1.0, -1.0, 1.0, -1.0), Contributions(-1.0, 0.0, 2.0)),
     ],
 )
-def test_contributions_add_up_and_are_nothing_for_what_is_missing(
+def test_contributions_add_up_and_are_zero_for_a_missing_modality(
     logits: tuple[float, ...], expected: Contributions
 ):
     split = Contributions(*split_evidence(*logits))
@@ -589,7 +586,7 @@ def test_contributions_add_up_and_are_nothing_for_what_is_missing(
     assert split.logit == logits[0]
 
 
-def test_upsampling_stretches_to_the_photo():
+def test_upsampling_stretches_the_heatmap_to_the_photos_size():
     heatmap = np.array([[0, 1], [0, 0]], "float32")
     large = upsample_heatmap(heatmap, 30, 60)
     assert large.shape == (30, 60)
@@ -601,10 +598,10 @@ def test_upsampling_stretches_to_the_photo():
 # ---- the served signature ----
 
 
-def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
+def test_served_explanation_agrees_with_the_plain_answer_and_adds_up(tmp_path: Path):
     model, spec = build_case()
     kernel = model.get_layer("eczema_image").kernel
-    kernel.assign(-kernel / 10)  # so that this photo speaks for eczema
+    kernel.assign(-kernel / 10)  # so that this photo supports eczema
     submodels = Submodels(model)
     served = ServedModel(
         model=model,
@@ -665,7 +662,7 @@ def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-def test_explain_writes_picture_json_and_page(run: Path, main_job: Path, tmp_path: Path):
+def test_explain_writes_heatmap_json_and_page(run: Path, main_job: Path, tmp_path: Path):
     photo = tmp_path / "photo.jpg"
     with Image.open(min((main_job / "synthetic" / "photos").iterdir())) as seen:
         lying = seen.convert("RGB").resize((280, 200))
@@ -704,16 +701,16 @@ def test_explain_writes_picture_json_and_page(run: Path, main_job: Path, tmp_pat
     assert "http" not in page.replace("http-equiv", "")
     with Image.open(tmp_path / "why" / "heatmap.png") as picture:
         width, height = picture.size
-    assert width > height  # the photo is upright again, wider than tall
-    assert not (tmp_path / "why" / "heatmap-2.png").exists()  # plain black: unlike all of training
+    assert width > height  # turned upright, the photo is wider than tall
+    assert not (tmp_path / "why" / "heatmap-2.png").exists()  # black, unlike all training photos
     assert [heatmap["known"] for heatmap in answer["heatmaps"]] == [True, False]
     assert [heatmap["method"] for heatmap in answer["heatmaps"]] == ["evidence"] * 2
     assert (answer["photos"], page.count("<figure>")) == (2, 2)
 
 
-def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
+def test_checks_equal_answers_without_each_part_and_words_are_whole(run: Path):
     photo = upright_jpeg(jpeg(np.random.default_rng(0).integers(0, 256, (60, 90, 3), "uint8")))
-    text = "my skin is itchy, skinny"  # skin and two more pieces
+    text = "my skin is itchy, skinny"  # "skinny" is "skin" and two more pieces
     backend = RunBackend(run, Question())
 
     def ask(photo: bytes, text: str) -> Answer:
@@ -741,7 +738,7 @@ def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
         (["--text", "\u200b\x00"], "nothing readable"),
     ],
 )
-def test_explain_says_what_is_wrong(
+def test_explain_reports_bad_arguments_and_writes_nothing(
     run: Path, tmp_path: Path, capsys, arguments: list[str], said: str
 ):
     assert explain_main(["--run-dir", str(run), *arguments, "--out", str(tmp_path / "why")]) == 1
@@ -749,7 +746,7 @@ def test_explain_says_what_is_wrong(
     assert not (tmp_path / "why").exists()
 
 
-def test_the_page_shows_hostile_text_and_runs_none(run: Path, tmp_path: Path):
+def test_page_escapes_hostile_text_and_forbids_scripts(run: Path, tmp_path: Path):
     text = "<script>alert(1)</script> itchy \" onmouseover='x' & so on"
     assert (
         explain_main(["--run-dir", str(run), "--text", text, "--out", str(tmp_path / "why")]) == 0
@@ -759,7 +756,9 @@ def test_the_page_shows_hostile_text_and_runs_none(run: Path, tmp_path: Path):
     assert "default-src 'none'" in page
 
 
-def test_what_is_not_read_or_known_of_a_text_is_said(run: Path, tmp_path: Path, capsys):
+def test_explain_reports_a_truncated_text_of_mostly_unknown_words(
+    run: Path, tmp_path: Path, capsys
+):
     text, out = "zqx " * 600, tmp_path / "why"
     assert explain_main(["--run-dir", str(run), "--text", text, "--out", str(out)]) == 0
     status = json.loads((out / "explanation.json").read_text())["status"]
@@ -768,7 +767,7 @@ def test_what_is_not_read_or_known_of_a_text_is_said(run: Path, tmp_path: Path, 
     assert "Text: mostly words this model does not know." in (out / "explanation.html").read_text()
 
 
-def test_a_page_without_photo_and_text_parts_says_so(run: Path, tmp_path: Path):
+def test_page_without_a_photo_says_so_and_has_no_heatmap(run: Path, tmp_path: Path):
     assert (
         explain_main(["--run-dir", str(run), "--text", "itchy", "--out", str(tmp_path / "why")])
         == 0

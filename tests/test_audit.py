@@ -1,4 +1,4 @@
-"""The leakage audit: planted leaks are found, a clean set raises nothing, groups are joined."""
+"""The leakage audit finds planted leaks, reports none in clean data and joins groups."""
 
 import json
 from itertools import combinations, product
@@ -67,7 +67,7 @@ GOLDEN = Duplicates(
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built-in data: 60 cases."""
+    """Returns the manifest of 60 built-in cases."""
     folder = tmp_path_factory.mktemp("clean") / "data"
     return prepare_synthetic(folder, cases=60, seed=3).manifest
 
@@ -108,7 +108,7 @@ def plant(manifest: Path, rows: list[dict], photos: dict[str, Image.Image]) -> D
 # Planted leaks
 
 
-def test_a_clean_set_raises_nothing(clean: Path):
+def test_clean_data_have_no_findings(clean: Path):
     dataset = load_dataset(DataConfig(), clean)
     audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     assert audit.duplicates.members.empty
@@ -118,7 +118,7 @@ def test_a_clean_set_raises_nothing(clean: Path):
     assert check_splits(dataset.table, splits, audit.duplicates) == []
 
 
-def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
+def test_altered_copies_of_a_photo_are_found_and_joined(clean: Path):
     table = pd.read_csv(clean, dtype=str, keep_default_na=False)
     row = table[table["image_path"] != ""].iloc[5]
     with Image.open(clean.parent / row["image_path"]) as image:
@@ -140,7 +140,7 @@ def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
     assert audit.report.groups.merged == 5
 
 
-def test_the_same_author_on_both_sides_is_found():
+def test_group_in_both_train_and_test_is_reported():
     table = pd.DataFrame({"example_id": ["a", "b", "c"], "group_id": ["x", "x", "y"]})
     none = Duplicates(GOLDEN.members[:0])
     assert check_splits(table, pd.Series(["train", "test", "test"]), none) == [
@@ -149,7 +149,7 @@ def test_the_same_author_on_both_sides_is_found():
     assert check_splits(table, pd.Series(["train", "train", "test"]), none) == []
 
 
-def test_a_text_with_one_word_changed_is_found(tmp_path: Path):
+def test_text_with_one_word_changed_is_found_and_joined(tmp_path: Path):
     dataset = write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, CHANGED))
     duplicates = find_duplicates(dataset)
     assert found(duplicates, "near_text") == [["r0", "r4"]]
@@ -157,7 +157,7 @@ def test_a_text_with_one_word_changed_is_found(tmp_path: Path):
     assert list(merge_groups(dataset.table, duplicates)) == ["r0", "r1", "r2", "r3", "r0"]
 
 
-def test_a_text_with_one_word_changed_is_found_among_stock_phrases(clean: Path):
+def test_text_with_one_word_changed_is_found_among_stock_phrases(clean: Path):
     table = pd.read_csv(clean, dtype=str, keep_default_na=False)
     long = table[table["text"].str.split().str.len() >= 30]
     for row in long.head(5).to_dict("records"):
@@ -169,7 +169,7 @@ def test_a_text_with_one_word_changed_is_found_among_stock_phrases(clean: Path):
         assert {"copy", row["example_id"]} <= set(copies[0])
 
 
-def test_identical_files_and_texts_in_two_cases_are_found(tmp_path: Path):
+def test_identical_photos_and_texts_in_two_cases_are_found(tmp_path: Path):
     draw_photo(0).save(tmp_path / "a.png")
     draw_photo(0).save(tmp_path / "b.png")
     draw_photo(1).save(tmp_path / "c.png")
@@ -185,7 +185,7 @@ def test_identical_files_and_texts_in_two_cases_are_found(tmp_path: Path):
     assert found(duplicates, "near_photo") == found(duplicates, "near_text") == []
 
 
-def test_duplicates_within_a_case_are_none(tmp_path: Path):
+def test_duplicates_within_one_case_are_ignored(tmp_path: Path):
     draw_photo(0).save(tmp_path / "a.png")
     rows = [
         {"example_id": name, "case_id": "one", "image_path": "a.png", "text": COMPLAINT}
@@ -194,7 +194,7 @@ def test_duplicates_within_a_case_are_none(tmp_path: Path):
     assert find_duplicates(write_manifest(tmp_path, rows)).members.empty
 
 
-def test_a_manifest_s_own_splits_are_checked_for_every_kind():
+def test_check_splits_reports_photo_and_text_duplicates_across_splits():
     table = pd.DataFrame({"example_id": ["a", "b", "c"], "group_id": ["x", "y", "z"]})
     assert check_splits(table, pd.Series(["train", "train", "test"]), GOLDEN) == [
         "identical text: test has 1 of its rows ('c'), train has 1 of its rows ('b')",
@@ -206,14 +206,14 @@ def test_a_manifest_s_own_splits_are_checked_for_every_kind():
 # Groups
 
 
-def test_groups_that_share_a_duplicate_are_joined_through_others_too():
+def test_groups_are_joined_through_a_chain_of_duplicates():
     table = pd.DataFrame(
         {"example_id": ["d", "c", "b", "a", "e"], "group_id": ["w", "y", "z", "x", "w"]}
     )
     assert list(merge_groups(table, GOLDEN)) == ["w", "x", "x", "x", "w"]
 
 
-def test_splits_and_folds_of_joined_groups_have_no_leak(tmp_path: Path):
+def test_splits_and_folds_of_joined_groups_have_no_leaks(tmp_path: Path):
     rows = [
         row | {"eczema": place % 2}
         for place, row in enumerate(texts_of(*OTHERS, COMPLAINT, CHANGED, COMPLAINT))
@@ -248,7 +248,7 @@ def test_row_order_does_not_matter(tmp_path: Path):
     assert groups[0] == groups[1]
 
 
-def test_an_empty_table_has_no_duplicates():
+def test_empty_table_has_no_duplicates():
     table = pd.DataFrame(
         columns=[
             "example_id",
@@ -272,7 +272,7 @@ def test_an_empty_table_has_no_duplicates():
 
 
 @pytest.mark.parametrize("row", [{"text": COMPLAINT}, {"image_path": "a.png"}])
-def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
+def test_single_row_has_no_duplicates(tmp_path: Path, row: dict):
     draw_photo(0).save(tmp_path / "a.png")
     audit = audit_dataset(
         write_manifest(tmp_path, [{"example_id": "only"} | row]), label_threshold=0.5, join=True
@@ -288,7 +288,7 @@ def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
     ("scale", "quality", "brightness"),
     [(1, 95, 1), (0.5, 75, 1), (2, 60, 1), (0.6, 80, 1.15), (0.3, 80, 0.85)],
 )
-def test_a_photo_encoded_anew_is_near(
+def test_rescaled_and_reencoded_photo_is_a_near_duplicate(
     tmp_path: Path, scale: float, quality: int, brightness: float
 ):
     image = draw_photo(7)
@@ -301,7 +301,7 @@ def test_a_photo_encoded_anew_is_near(
     assert find_near_photos(gray).tolist() == [[0, 1]]
 
 
-def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
+def test_photo_in_another_pixel_mode_is_a_near_duplicate(tmp_path: Path):
     image = draw_photo(7)
     image.save(tmp_path / "rgb.jpg")
     image.convert("RGBA").save(tmp_path / "alpha.png")
@@ -312,7 +312,7 @@ def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
     assert find_near_photos(gray).tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
-def test_different_photos_are_not_near_across_blocks(tmp_path: Path):
+def test_only_the_copy_is_near_among_photos_of_two_blocks(tmp_path: Path):
     for seed in range(300):
         draw_photo(seed, (96, 64)).save(tmp_path / f"{seed}.jpg")
     draw_photo(12, (96, 64)).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "300.jpg")
@@ -321,7 +321,7 @@ def test_different_photos_are_not_near_across_blocks(tmp_path: Path):
 
 
 def draw_spot(seed: int) -> Image.Image:
-    """One round spot on plain skin: few numbers say all of it."""
+    """Draws one round spot on plain skin, a picture that a few numbers fully describe."""
     rng = np.random.default_rng(seed)
     x, y, radius = rng.integers(36, 60), rng.integers(36, 60), rng.integers(10, 14)
     rows, columns = np.mgrid[:96, :96]
@@ -330,7 +330,7 @@ def draw_spot(seed: int) -> Image.Image:
     return noisy.filter(ImageFilter.GaussianBlur(1))
 
 
-def test_spots_on_different_skin_are_not_near_but_their_copies_are(
+def test_spots_on_different_skin_are_not_near_but_a_copy_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for seed in range(60):
@@ -339,10 +339,10 @@ def test_spots_on_different_skin_are_not_near_but_their_copies_are(
     gray = shrink([tmp_path / f"{seed}.png" for seed in range(60)] + [tmp_path / "60.jpg"])
     assert find_near_photos(gray).tolist() == [[7, 60]]
     monkeypatch.setattr(near_photos, "MIN_TILE_CORRELATION", -1)
-    assert len(find_near_photos(gray)) > 20  # without a look at the skin around the spot
+    assert len(find_near_photos(gray)) > 20  # the skin around the spot is no longer compared
 
 
-def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
+def test_different_skin_in_the_same_light_is_not_near(tmp_path: Path):
     across = np.linspace(-1, 1, 256)
     light = 180 - 80 * (across[:, None] ** 2 + across[None, :] ** 2)
     for seed in range(40):
@@ -350,13 +350,12 @@ def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
         Image.fromarray((light + noise).clip(0, 255).astype("uint8")).save(tmp_path / f"{seed}.png")
     gray = shrink([tmp_path / f"{seed}.png" for seed in range(40)])
     small = gray.reshape(40, -1)
-    assert (
-        np.corrcoef(small).min() > near_photos.MIN_CORRELATION
-    )  # the correlation alone would take them for one
+    # by itself, the correlation would take them for duplicates
+    assert np.corrcoef(small).min() > near_photos.MIN_CORRELATION
     assert len(find_near_photos(gray)) == 0
 
 
-def test_plain_photos_are_like_no_other(tmp_path: Path):
+def test_plain_photos_are_counted_but_not_compared(tmp_path: Path):
     for level in (0, 1, 255):
         Image.new("RGB", (80, 60), (level,) * 3).save(tmp_path / f"{level}.png")
     dataset = write_manifest(
@@ -371,7 +370,7 @@ def test_plain_photos_are_like_no_other(tmp_path: Path):
 # Embeddings and SCIN
 
 
-def test_equal_embeddings_are_identical_photos(tmp_path: Path):
+def test_equal_embeddings_count_as_identical_photos(tmp_path: Path):
     np.savez(
         tmp_path / "e.npz",
         image_path=["p", "q", "r"],
@@ -387,7 +386,7 @@ def test_equal_embeddings_are_identical_photos(tmp_path: Path):
 
 
 def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path):
-    """The cut has 15 photos that 29 cases share; prepare joins them, the audit finds them alone."""
+    """29 SCIN cases share 15 photos; `prepare` joins them, and the audit finds them by itself."""
     folder = shared / "data" / "scin" if (shared / "data" / "scin").is_dir() else shared / "scin"
     cases = pd.read_csv(folder / "scin_cases.csv", dtype=str, keep_default_na=False)
     labels = pd.read_csv(folder / "scin_labels.csv", dtype=str, keep_default_na=False)
@@ -399,9 +398,10 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
     )
     cases_of = cases_of[cases_of.map(len) > 1]
     assert (len(cases_of), len(set().union(*cases_of))) == (15, 29)
+    # a label for every case, so that all are kept
     labels["weighted_skin_condition_label"] = labels["weighted_skin_condition_label"].replace(
         "{}", "{'Acne': 1.0}"
-    )  # keep every case
+    )
     labels.to_csv(tmp_path / "labels.csv", index=False)
     for seed, path in enumerate(cases_of.index):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -430,7 +430,7 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
 # Texts
 
 
-def test_short_and_stock_texts_are_taken_for_chance(tmp_path: Path):
+def test_shared_short_and_stock_texts_count_as_chance(tmp_path: Path):
     short = ["I have a rash"] * 4
     letters = "abcdefghijklmnopqrstuvwxyz"
     stock = [
@@ -442,7 +442,7 @@ def test_short_and_stock_texts_are_taken_for_chance(tmp_path: Path):
     assert duplicates.chance_texts == 3
 
 
-def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
+def test_text_of_more_groups_than_max_copies_is_no_duplicate(tmp_path: Path):
     duplicates = find_duplicates(
         write_manifest(tmp_path, texts_of(*[COMPLAINT] * (near_texts.MAX_COPIES + 1)))
     )
@@ -456,7 +456,7 @@ def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
 @pytest.mark.parametrize(
     "said", [{"source": "template"}, {"source": "clinic", "text_kind": "template"}]
 )
-def test_templates_are_left_out(tmp_path: Path, said: dict[str, str]):
+def test_templates_are_not_compared(tmp_path: Path, said: dict[str, str]):
     rows = [row | said for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
     audit = audit_dataset(write_manifest(tmp_path, rows), label_threshold=0.5, join=True)
     assert audit.duplicates.members.empty
@@ -464,13 +464,13 @@ def test_templates_are_left_out(tmp_path: Path, said: dict[str, str]):
     assert audit.report.not_compared == not_compared
 
 
-def test_words_are_what_people_mean_by_words():
+def test_split_words_handles_punctuation_ligatures_and_cjk():
     assert split_words("It's  DRY—and\nﬁne, naïve") == ("it", "s", "dry", "and", "fine", "naïve")
     assert split_words("皮膚が痒い。 yes") == ("皮", "膚", "が", "痒", "い", "yes")
     assert split_words("...") == ()
 
 
-def test_a_text_without_spaces_is_compared_by_character(tmp_path: Path):
+def test_text_without_spaces_is_compared_by_character(tmp_path: Path):
     text = "三週間前から左膝の裏に発疹があり、自転車から降りると焼けるように痛みます。"
     dataset = write_manifest(tmp_path, texts_of(text, *OTHERS, text.replace("左", "右")))
     assert found(find_duplicates(dataset), "near_text") == [["r0", "r4"]]
@@ -504,7 +504,7 @@ def test_a_text_without_spaces_is_compared_by_character(tmp_path: Path):
         ("", set()),
     ],
 )
-def test_named_diagnoses(text: str, named: set):
+def test_name_diagnoses_tells_own_diagnoses_from_those_of_the_family(text: str, named: set):
     assert name_diagnoses(text) == named
 
 
@@ -531,14 +531,14 @@ def test_named_diagnoses_are_counted_by_class(tmp_path: Path):
     )
 
 
-def test_diagnoses_of_texts_without_any_are_an_empty_table():
+def test_find_named_diagnoses_returns_an_empty_table_if_none_is_named():
     assert find_named_diagnoses(pd.Series(["", "dry"], index=["a", "b"])).shape == (0, 3)
 
 
 # Reports
 
 
-def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
+def test_report_contains_counts_and_ids_but_no_text(tmp_path: Path):
     dataset = write_manifest(
         tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!")
     )
@@ -555,7 +555,7 @@ def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
     )
 
 
-# What a run keeps
+# What a run records about its data
 
 
 def fail(*_: object, **__: object) -> None:
@@ -564,7 +564,7 @@ def fail(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> tuple[AuditedDataset, DatasetFacts]:
-    """A data set whose rows r0 and r4 share a text, and what a run keeps of it."""
+    """Returns data whose rows r0 and r4 have nearly the same text, and what a run records."""
     rows = [
         row | {"group_id": f"g{place}"}
         for place, row in enumerate(texts_of(COMPLAINT, *OTHERS, CHANGED))
@@ -575,7 +575,7 @@ def kept(tmp_path: Path) -> tuple[AuditedDataset, DatasetFacts]:
     return audited, DatasetFacts.read(tmp_path / "data.json")
 
 
-def test_a_run_s_own_data_need_no_second_audit(kept, monkeypatch: pytest.MonkeyPatch):
+def test_unchanged_data_of_a_run_are_not_audited_again(kept, monkeypatch: pytest.MonkeyPatch):
     audited, facts = kept
     assert facts.joined_groups == {"r4": "g0"}
     assert list(audited.dataset.table["group_id"]) == ["g0", "g1", "g2", "g3", "g0"]
@@ -584,7 +584,7 @@ def test_a_run_s_own_data_need_no_second_audit(kept, monkeypatch: pytest.MonkeyP
     pd.testing.assert_frame_equal(again.table, audited.dataset.table)
 
 
-def test_data_that_changed_since_are_audited_again(kept, monkeypatch: pytest.MonkeyPatch):
+def test_data_changed_since_training_are_audited_again(kept, monkeypatch: pytest.MonkeyPatch):
     _, facts = kept
     with Path(facts.manifest).open("a") as file:
         file.write(f"r5,{COMPLAINT},g5\n")
@@ -595,27 +595,27 @@ def test_data_that_changed_since_are_audited_again(kept, monkeypatch: pytest.Mon
         load_as_trained(DataConfig(), facts)
 
 
-def test_a_run_whose_data_have_moved_says_how_to_name_them(kept):
+def test_error_for_moved_data_suggests_the_manifest_option(kept):
     _, facts = kept
     moved = facts.model_copy(update={"manifest": f"{facts.manifest}.moved"})
     with pytest.raises(DataError, match=r"moved: the run was trained on it.*--manifest FILE"):
         load_as_trained(DataConfig(), moved)
 
 
-def test_a_run_from_before_groups_were_kept_is_audited_again(kept):
+def test_run_without_recorded_groups_is_audited_again(kept):
     audited, facts = kept
     old = DatasetFacts(**{**dict(facts), "joined_groups": None})
     assert load_as_trained(DataConfig(), old).table.equals(audited.dataset.table)
 
 
-def test_groups_are_left_alone_where_they_are_not_to_be_joined(tmp_path: Path):
+def test_groups_are_unchanged_when_merge_duplicates_is_off(tmp_path: Path):
     write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, CHANGED))
     dataset = load_audited(DataConfig(merge_duplicates=False), tmp_path / "manifest.csv").dataset
     assert list(dataset.table["group_id"]) == ["r0", "r1", "r2", "r3", "r4"]
     assert dataset.describe().joined_groups == {}
 
 
-def test_where_nothing_is_joined_nothing_is_said_to_be(
+def test_joined_groups_are_reported_only_when_merge_duplicates_is_on(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, CHANGED))
@@ -630,7 +630,7 @@ def test_where_nothing_is_joined_nothing_is_said_to_be(
 @pytest.mark.parametrize(
     "text", ["I have athlete's foot", "I have athlete\u2019s foot", "I have \uff45\uff43zema"]
 )
-def test_every_name_that_the_audit_finds_is_masked(text: str):
+def test_diagnoses_that_the_audit_finds_are_masked(text: str):
     assert name_diagnoses(text)
     assert mask_diagnoses(text) == "I have this"
     assert mask_diagnoses("it\u2019s itchy") == "it\u2019s itchy"
@@ -639,7 +639,7 @@ def test_every_name_that_the_audit_finds_is_masked(text: str):
 @pytest.mark.parametrize(
     "content", ["[]", '{"not_kept": ["x"]}', '{"not_kept": {"x": "many"}}', '{"licence": {}}', "{"]
 )
-def test_a_dataset_json_of_somebody_else_is_a_clear_error(tmp_path: Path, content: str):
+def test_malformed_dataset_json_is_a_clear_error(tmp_path: Path, content: str):
     write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS))
     dataset = load_dataset(DataConfig(), tmp_path / "manifest.csv")
     assert dataset.describe().provenance == {}
@@ -650,21 +650,21 @@ def test_a_dataset_json_of_somebody_else_is_a_clear_error(tmp_path: Path, conten
         dataset.describe()
 
 
-def test_letters_that_nobody_sees_hide_no_diagnosis():
+def test_invisible_characters_do_not_hide_a_diagnosis():
     assert name_diagnoses("the doctor says ec\u00adzema") == {("eczema", "own")}
     assert mask_diagnoses("is it atopic\u2011dermatitis?") == "is it this?"
     assert split_words("ec\u200bze\u00adma, DRY") == ("eczema", "dry")
 
 
-def test_near_copies_are_those_that_all_pairs_would_show(monkeypatch: pytest.MonkeyPatch):
+def test_find_near_texts_agrees_with_comparing_all_pairs(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     words = [f"w{number}" for number in range(60)]
     texts = {("i", "have", *rng.choice(words, 12)) for _ in range(80)}
-    for text in sorted(texts)[:30]:  # with a word or two changed, or a few left out
+    for text in sorted(texts)[:30]:  # one word changed, one to five left out
         changed = [*text[: rng.integers(9, 14)]]
         changed[int(rng.integers(2, 9))] = "other"
         texts.add(tuple(changed))
-    texts |= {(*text, *rng.choice(words, 20)) for text in sorted(texts)[:10]}  # goes on and on
+    texts |= {(*text, *rng.choice(words, 20)) for text in sorted(texts)[:10]}  # 20 words added
     model = near_texts.PhraseModel(dict.fromkeys(texts, 1))
 
     def pairs(text: tuple[str, ...]) -> set[tuple[str, ...]]:
@@ -684,7 +684,7 @@ def test_near_copies_are_those_that_all_pairs_would_show(monkeypatch: pytest.Mon
     assert near_texts.find_near_texts(model) == expected
 
 
-def test_a_text_carries_at_most_its_bound_whatever_other_is_left_out():
+def test_bits_never_exceed_bound_bits_whichever_text_is_left_out():
     rng = np.random.default_rng(1)
     texts = {tuple(rng.choice(["a", "b", "c", "d"], 9)): int(rng.integers(1, 4)) for _ in range(30)}
     model = near_texts.PhraseModel(texts)
@@ -693,7 +693,7 @@ def test_a_text_carries_at_most_its_bound_whatever_other_is_left_out():
         assert all((model.bits(one, [one, other]) <= bound).all() for other in texts)
 
 
-def test_a_form_that_many_filled_in_is_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch):
+def test_texts_of_a_filled_in_form_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch):
     asked = "patient presents with a rash on the {} for {} days treated with {} so far no fever"
     filled = {tuple(asked.format(*answers).split()) for answers in product("abcde", "123", "xyz")}
     model = near_texts.PhraseModel(dict.fromkeys(filled, 2))
@@ -701,11 +701,11 @@ def test_a_form_that_many_filled_in_is_not_compared_in_pairs(monkeypatch: pytest
     assert near_texts.find_near_texts(model) == []
 
 
-def test_what_the_model_does_not_read_is_not_put_in_order():
+def test_show_letters_cuts_texts_to_max_text_bytes():
     assert len(near_texts.show_letters("e" * (MAX_TEXT_BYTES + 5))) == MAX_TEXT_BYTES
 
 
-def test_a_near_copy_that_carries_just_enough_is_found():
+def test_near_copy_with_barely_enough_information_is_found():
     rng = np.random.default_rng(0)
     words = [f"w{number}" for number in range(16)]
     texts = {tuple(map(str, rng.choice(words, 10))) for _ in range(40)}
@@ -715,7 +715,7 @@ def test_a_near_copy_that_carries_just_enough_is_found():
     assert near_texts.find_near_texts(model) == [tuple(pair)]
 
 
-def test_rich_answers_in_a_form_are_not_compared_in_pairs(monkeypatch):
+def test_form_with_long_unique_answers_is_not_compared_in_pairs(monkeypatch):
     asked = "patient presents with a rash on the left arm for some days"
     told = [" ".join(f"own{place}{number}" for number in range(10)) for place in range(60)]
     texts = {tuple(f"{asked} {own}".split()) for own in told}

@@ -1,4 +1,4 @@
-"""What all commands share: the list of them, whole numbers, the photo, and how a command ends."""
+"""Tests of what all commands share: their list, types of arguments, and how a command ends."""
 
 import argparse
 import io
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_the_package_lists_its_commands(arguments: list[str], capsys: pytest.CaptureFixture):
+def test_package_lists_its_commands(arguments: list[str], capsys: pytest.CaptureFixture):
     assert commands.main(arguments) == 0
     out = capsys.readouterr().out
     assert NOTICE in out
@@ -36,7 +36,7 @@ def test_the_package_lists_its_commands(arguments: list[str], capsys: pytest.Cap
         assert f"  {name:<10}{purpose}\n" in out
 
 
-def test_every_command_is_a_module_and_says_the_same_of_itself(capsys: pytest.CaptureFixture):
+def test_each_command_is_a_module_whose_help_states_its_purpose(capsys: pytest.CaptureFixture):
     for name, purpose in COMMANDS.items():
         with pytest.raises(SystemExit) as ended:
             commands.main([name, "--help"])
@@ -46,12 +46,12 @@ def test_every_command_is_a_module_and_says_the_same_of_itself(capsys: pytest.Ca
         assert purpose in out
 
 
-def test_an_unknown_command_exits_with_2(capsys: pytest.CaptureFixture):
+def test_unknown_command_exits_with_2(capsys: pytest.CaptureFixture):
     assert commands.main(["trian"]) == 2
     assert "trian: no such command; allowed: prepare, train" in capsys.readouterr().err
 
 
-def test_the_list_and_the_helps_need_no_tensorflow():
+def test_list_and_help_do_not_import_tensorflow():
     code = (
         "import sys, importlib, contextlib; from eczema_tf.__main__ import main\n"
         "main([])\n"
@@ -63,7 +63,7 @@ def test_the_list_and_the_helps_need_no_tensorflow():
     assert ended.returncode == 0
 
 
-def test_whole_numbers():
+def test_whole_number_accepts_only_digits_within_its_limits():
     assert [whole_number(1)(text) for text in ("1", "007", "12")] == [1, 7, 12]
     assert whole_number(0, 2)("2") == 2
     for text in ("0", "-1", "1.0", "", " 1", "1_0", "²", "٣", "many", "9" * 5000):
@@ -75,7 +75,7 @@ def test_whole_numbers():
         whole_number(0, 2)("3")
 
 
-def test_photos_are_given_once_or_again():
+def test_image_option_takes_several_photos_and_may_be_repeated():
     parser = build_parser("predict", IMAGE)
     for given in (["--image", "a", "b"], ["--image", "a", "--image", "b"]):
         assert parser.parse_args(given).image == [Path("a"), Path("b")]
@@ -90,7 +90,7 @@ def test_photos_are_given_once_or_again():
         (KeyboardInterrupt(), "interrupted\n"),
     ],
 )
-def test_a_failed_command_is_one_line_and_status_1(
+def test_failed_command_prints_one_line_and_returns_1(
     error: BaseException, line: str, capsys: pytest.CaptureFixture
 ):
     def fail(_: argparse.Namespace) -> None:
@@ -122,7 +122,7 @@ sys.exit(run_command(build_parser("predict", TEXT, CLINICAL, SETTINGS), echo, sy
 
 
 @pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_what_is_printed_to_a_closed_stream_goes_nowhere(tmp_path: Path, closed: str):
+def test_output_to_a_closed_stream_is_discarded(tmp_path: Path, closed: str):
     (tmp_path / "echo.py").write_text(ECHO)
     line = f'"{sys.executable}" "{tmp_path}/echo.py" "{tmp_path}/told" --text dry {closed}'
     path = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -154,7 +154,7 @@ def test_arguments_are_utf8_whatever_the_locale(tmp_path: Path):
     assert (tmp_path / "told").read_text("utf-8") == "tr\u00e8s s\u00e8che|a=\u00e4|site=\u00fc"
 
 
-def test_a_message_of_megabytes_is_cut(capsys: pytest.CaptureFixture):
+def test_error_message_of_megabytes_is_cut(capsys: pytest.CaptureFixture):
     def fail(_: argparse.Namespace) -> None:
         Path("x" * 3_000_000).read_bytes()
 
@@ -167,7 +167,7 @@ def test_a_message_of_megabytes_is_cut(capsys: pytest.CaptureFixture):
         run_command(build_parser("train"), fail, ["--debug"])
 
 
-def test_a_terminal_obeys_no_message(capsys: pytest.CaptureFixture):
+def test_control_characters_in_messages_are_replaced(capsys: pytest.CaptureFixture):
     def fail(_: argparse.Namespace) -> None:
         raise DataError("column '\x1b]0;owned\x07' in caf\u00e9\udcff.csv\n  twice")
 
@@ -176,13 +176,13 @@ def test_a_terminal_obeys_no_message(capsys: pytest.CaptureFixture):
     assert capsys.readouterr().err == shown
 
 
-def test_each_fault_of_a_list_keeps_its_line():
+def test_long_list_of_faults_is_not_cut():
     faults = [f"fault {number}, {'x' * 1_000}" for number in range(9)]
     assert cut_lines(join_faults("m.csv", faults)) == join_faults("m.csv", faults)
 
 
 def start(folder: Path, code: str, level: str, then: str = "pass") -> subprocess.CompletedProcess:
-    """Starts a TensorFlow that says a word on file descriptor 2, in a process of its own."""
+    """Starts a fake TensorFlow that writes to file descriptor 2, in a separate process."""
     (folder / "tensorflow.py").write_text(f"import os; os.write(2, b'noise'); {code}")
     command = "from eczema_tf.cli import start_tensorflow as s; s();"
     command += f"{then}; import os; os.write(2, b'on')"
@@ -193,20 +193,20 @@ def start(folder: Path, code: str, level: str, then: str = "pass") -> subprocess
 WORKS = "int64 = zeros = transpose = lambda *_: None"
 
 
-def test_tensorflow_starts_without_a_word_and_what_comes_later_is_heard(tmp_path: Path):
+def test_tensorflow_starts_silently_and_later_output_is_shown(tmp_path: Path):
     warns = "import logging; logging.getLogger('tensorflow').warning('hint')"
     assert start(tmp_path, WORKS, "2", warns).stderr == b"on"
     assert start(tmp_path, WORKS, "0", warns).stderr == b"noisehint\non"
 
 
-def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
+def test_output_of_a_failed_start_of_tensorflow_is_shown(tmp_path: Path):
     failed = start(tmp_path, "raise ImportError('no such library')", "2")
     assert failed.returncode == 1
     assert failed.stderr.startswith(b"noiseTraceback")
     assert b"ImportError: no such library" in failed.stderr
 
 
-def test_an_exported_model_is_asked_without_keras_which_can_still_be_had():
+def test_predict_and_serve_leave_out_keras_which_stays_importable():
     program = """
 import sys
 from eczema_tf.cli import start_tensorflow
@@ -221,7 +221,7 @@ assert keras.ops.ones((2,)).shape == (2,)
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=120)
 
 
-def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
+def test_text_given_twice_is_refused(capsys: pytest.CaptureFixture):
     for command in ("predict", "explain"):
         with pytest.raises(SystemExit) as ended:
             commands.main([command, "--text", "a", "--text", "b"])
@@ -232,14 +232,14 @@ def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     "more", ["--robustness", "--with-photos", "--allow-leaks", "--split=all", "--sensitivity=0.9"]
 )
-def test_a_comparison_takes_nothing_that_it_would_ignore(more: str, capsys: pytest.CaptureFixture):
+def test_compare_refuses_options_that_it_would_ignore(more: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as ended:
         commands.main(["evaluate", "--compare", "one", "other", more])
     assert ended.value.code == 2
     assert "allows no other option but --out" in capsys.readouterr().err
 
 
-def test_photos_that_are_not_there_are_all_named(tmp_path: Path):
+def test_all_missing_photos_are_named(tmp_path: Path):
     (tmp_path / "arm.jpg").write_bytes(b"\xff\xd8")
     check_photo_arguments([tmp_path / "arm.jpg"])
     check_photo_arguments([])
@@ -247,7 +247,7 @@ def test_photos_that_are_not_there_are_all_named(tmp_path: Path):
         check_photo_arguments([tmp_path / "arm.jpg", tmp_path / "1.jpg", tmp_path / "2.jpg"])
 
 
-def test_a_method_that_there_is_not_is_refused_without_a_photo_too(capsys: pytest.CaptureFixture):
+def test_unknown_image_method_is_refused_even_without_a_photo(capsys: pytest.CaptureFixture):
     asked = ["explain", "--run-dir", "r", "--text", "itchy", "--out", "o", "--image-method", "x"]
     with pytest.raises(SystemExit) as ended:
         commands.main(asked)
@@ -255,7 +255,7 @@ def test_a_method_that_there_is_not_is_refused_without_a_photo_too(capsys: pytes
     assert "argument --image-method: invalid choice: 'x'" in capsys.readouterr().err
 
 
-def test_clinical_fields_are_given_once_and_are_finite():
+def test_clinical_fields_must_be_unique_and_finite():
     assert read_clinical_arguments([("age", "3"), ("sex", "f")]) == {"age": "3", "sex": "f"}
     with pytest.raises(DataError, match="--clinical age: given twice"):
         read_clinical_arguments([("age", "3"), ("Age", "4")])
@@ -265,7 +265,7 @@ def test_clinical_fields_are_given_once_and_are_finite():
             clinical_field(text)
 
 
-def test_a_stand_in_task_needs_a_name(capsys: pytest.CaptureFixture):
+def test_positive_option_needs_at_least_one_value(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as ended:
         commands.main(["prepare", "table", "t.csv", "--map", "m", "--positive", " ,", "--out", "o"])
     assert ended.value.code == 2
@@ -284,7 +284,7 @@ def test_serve_without_its_packages_says_what_to_install(
     )
 
 
-def test_what_a_terminal_has_no_letters_for_is_escaped(monkeypatch: pytest.MonkeyPatch):
+def test_characters_that_the_output_cannot_encode_are_escaped(monkeypatch: pytest.MonkeyPatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
     assert (

@@ -1,4 +1,4 @@
-"""Clinical fields: from a manifest's cells to figures, evidence, signatures and contributions."""
+"""Tests clinical fields, from a manifest's cells to the answers, explanations and the page."""
 
 import asyncio
 import json
@@ -68,27 +68,27 @@ def encode(*lines: str) -> tuple[list[list[float]], list[bool]]:
     return figures.numpy().tolist(), [one == b"ok" for one in told.numpy()]
 
 
-def test_fields_are_centred_on_what_training_has_and_unknown_is_nothing():
+def test_fields_are_centred_on_training_rows_and_unknown_is_zero():
     figures, good = encode("age=50; sex=female", "sex = MALE;age= 30", "", "age=40.0", "sex=;age=")
     assert figures == [[1, 0, 0.25, -0.25], [-1, 0, -0.75, 0.75], [0] * 4, [0, -1, 0, 0], [0] * 4]
     assert all(good)
 
 
-def test_numbers_out_of_all_bounds_count_as_far_ones():
+def test_extreme_numbers_are_clipped_and_decimal_commas_are_read():
     figures, good = encode("age=1e30", "age=-999", "age=1e999", "age=52,5", "age=50,")
     assert [row[:2] for row in figures] == [[3, 8], [-3, 8], [3, 8], [1.25, 0.5625], [1, 0]]
     assert all(good)
-    assert encode("age=40.05")[0][0][0] == pytest.approx(0.005, abs=1e-5)  # 40.0 in it is not 40
+    assert encode("age=40.05")[0][0][0] == pytest.approx(0.005, abs=1e-5)  # not read as 40.0
 
 
 @pytest.mark.parametrize(
     "line",
     [
         *("age=old", "sex=x", "page=3", "age", "age=nan", "age=40 years", "age=50; nothing"),
-        *("age=1,200", "age=-12,000"),  # thousands, or a decimal?
+        *("age=1,200", "age=-12,000"),  # may be thousands or a decimal
     ],
 )
-def test_what_cannot_be_read_is_not_known_and_said(line: str):
+def test_unreadable_field_is_unknown_and_the_status_says_so(line: str):
     figures, good = encode(line, "age=50; sex=female")
     assert good == [False, True]
     assert figures[0] == (encode("age=50")[0][0] if "50" in line else [0] * 4)
@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_not_known_and_said(line: str):
     assert told.endswith("used, only age (a number), sex (female, male)")
 
 
-def test_hostile_lines_take_nothing_from_their_neighbours():
+def test_hostile_lines_do_not_affect_other_rows():
     hostile = [b"\xff\xfe=3", b"age=\xff", b"age=5\x000", b"age=" + b"9" * 10000, b";" * 10000]
     figures, told = encode_fields(tf.constant([*hostile, b"age=50"]), FIELDS)
     assert np.isfinite(figures.numpy()).all()
@@ -105,16 +105,16 @@ def test_hostile_lines_take_nothing_from_their_neighbours():
     assert b"ok" not in told.numpy()[[0, 1, 4]]
 
 
-def test_a_pair_has_the_fields_that_it_is_given_unless_nothing_is_asked():
+def test_pair_has_its_given_fields_unless_photo_and_text_are_missing():
     inputs = tell(make_data(), [f"age={row}" for row in range(ROWS)]).inputs
     photos, texts, fields = np.array([5, -1, 7, 3]), np.array([0, 8, -1, 3]), np.array([6, 8, 7, 2])
     pairs, own = inputs.pair(photos, texts, fields), inputs.columns[CLINICAL].gather(fields)
     np.testing.assert_array_equal(pairs.columns[CLINICAL].gather(np.arange(4)), own)
-    none = inputs.pair(np.array([-1]), np.array([-1]), np.array([4]))  # nothing is asked
+    none = inputs.pair(np.array([-1]), np.array([-1]), np.array([4]))  # neither photo nor text
     assert not none.columns[CLINICAL].gather(np.arange(1)).any()
 
 
-def test_statistics_are_those_of_training_rows_that_know_the_field():
+def test_statistics_are_those_of_training_rows_that_have_the_field():
     table = pd.DataFrame({"age": ["20", "", "40", "60"], "sex": ["female", "Female ", "male", ""]})
     age, sex = learn_fields(table, KINDS)
     assert (age.mean, age.shares) == (40, None)
@@ -127,24 +127,25 @@ def test_statistics_are_those_of_training_rows_that_know_the_field():
     np.testing.assert_allclose(figures.numpy()[:3, 2:].sum(axis=0), 0, atol=1e-6)
 
 
-def test_equal_numbers_are_the_average_and_others_are_not_thrown_to_the_edge():
+def test_equal_training_numbers_get_a_deviation_of_one():
     (age,) = learn_fields(pd.DataFrame({"age": ["0.1", "0.1", "0.1"]}), {"age": "number"})
     assert (age.deviation, age.spread) == (1, pytest.approx(0))
     figures, _ = encode_fields(tf.constant(["age=0.1", "age=0.2"]), [age])
     np.testing.assert_allclose(figures, [[0, 0], [0.1, 0.01]], atol=1e-6)
 
 
-def test_names_that_differ_in_capital_letters_alone_are_refused():
+def test_field_names_that_differ_only_in_capitals_are_refused():
     with pytest.raises(ConfigError, match="clinical: names that differ only in capital letters"):
         load_config(None, ["data.clinical={Age: number, age: number}"])
 
 
-def test_lines_round_trip_in_any_order_and_case():
+def test_lines_are_joined_from_fields_and_read_in_any_order_and_case():
     line = join_fields({"site": "left arm", "age": "", "days": "3"})
     assert line == "site=left arm; days=3"
-    assert join_fields({"age": 0, "site": None}) == "age=0"  # an infant's
-    assert join_fields({"age": float("nan"), "site": pd.NA}) == ""  # as a table's row has them
-    assert join_fields({"site": "arm; age=5"}) == "site=arm, age=5"  # a value says no other field
+    assert join_fields({"age": 0, "site": None}) == "age=0"  # an infant is 0 years old
+    assert join_fields({"age": float("nan"), "site": pd.NA}) == ""  # as in a table's row
+    # a value cannot add another field
+    assert join_fields({"site": "arm; age=5"}) == "site=arm, age=5"
     for other in ("Age", " age "):
         with pytest.raises(DataError, match="one is given twice"):
             join_fields({"age": 50, other: 34})
@@ -165,7 +166,7 @@ def test_fields_that_cannot_be_learned_are_errors():
         learn_fields(many, {"id": "category"})
 
 
-def test_bad_cells_are_faults_of_their_lines(tmp_path: Path):
+def test_bad_cells_are_reported_with_their_lines(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     path.write_text(
         "example_id,text,age,sex,site\nr1,dry,34,female,arm\nr2,dry,old,a;b,\nr3,dry,n/a,,leg;arm\n"
@@ -182,23 +183,23 @@ def test_bad_cells_are_faults_of_their_lines(tmp_path: Path):
     for fault in ("csv:2: age: may be thousands or a decimal", "csv:3: age: is not a number"):
         assert fault in str(caught.value)
     assert "csv:4" not in str(caught.value)
-    assert len(load_manifest(path).table) == 3  # nobody asked
+    assert len(load_manifest(path).table) == 3  # these columns were not asked for
 
 
-def test_codes_are_the_same_however_a_table_writes_them(capsys):
+def test_codes_are_the_same_with_and_without_decimals(capsys):
     kinds = {"age": "number", "site": "category"}
     whole = pd.DataFrame({"site": ["1", "2", "", "1"], "age": ["3", "4", "5.5", ""]})
     floats = pd.DataFrame({"site": ["1.0", "2.0", "", "1"], "age": ["3.0", "4", "5.50", ""]})
     fields = learn_fields(floats, kinds)
     assert fields == learn_fields(whole, kinds)
     assert list(fields[1].shares) == ["1", "2"]
-    earlier = Field(name="site", shares={"1.0": 0.6, "2.0": 0.4})  # as runs of before have it
+    earlier = Field(name="site", shares={"1.0": 0.6, "2.0": 0.4})  # as in earlier runs
     lines = tf.constant([f"{earlier.name}={code}" for code in ("1", "1.0", "1.5")])
     figures, _ = encode_fields(lines, (earlier,))
     np.testing.assert_allclose(figures, [[0.4, -0.4], [0.4, -0.4], [0, 0]], atol=1e-7)
 
 
-def test_sexes_and_skin_types_are_what_they_are_in_a_manifest_however_spelt(tmp_path: Path):
+def test_sexes_and_skin_types_may_be_spelt_in_any_way(tmp_path: Path):
     path = tmp_path / "m.csv"
     path.write_text("example_id,text,sex,skin_tone\na,dry,f,3\nb,dry,Female,III\nc,dry,m,fst3\n")
     kinds = {"sex": "category", "skin_tone": "category"}
@@ -208,7 +209,7 @@ def test_sexes_and_skin_types_are_what_they_are_in_a_manifest_however_spelt(tmp_
     figures, told = encode_fields(tf.constant(asked), fields)
     assert set(told.numpy()) == {b"ok"}
     assert len({*map(tuple, figures.numpy().tolist())}) == 1
-    earlier = (Field(name="sex", shares={"f": 0.75, "m": 0.25}),)  # as its table had them
+    earlier = (Field(name="sex", shares={"f": 0.75, "m": 0.25}),)  # spelt as in its table
     assert encode_fields(tf.constant(["sex=f"]), earlier)[0].numpy().tolist() == [[0.25, -0.25]]
     number = {"skin_tone": "number"}
     path.write_text("example_id,text,skin_tone\na,dry,3\nb,dry,5\n")
@@ -216,7 +217,7 @@ def test_sexes_and_skin_types_are_what_they_are_in_a_manifest_however_spelt(tmp_
     assert (shade.mean, shade.deviation) == (4, 1)
 
 
-def test_a_value_is_the_same_in_one_line_and_in_two():
+def test_value_is_the_same_with_a_blank_or_a_line_break():
     table = pd.DataFrame({"site": ["arm", "leg\n(left)", "leg  (left)"]})
     (field,) = learn_fields(table, {"site": "category"})
     assert list(field.shares) == ["arm", "leg (left)"]
@@ -226,17 +227,17 @@ def test_a_value_is_the_same_in_one_line_and_in_two():
         figures, told = encode_fields(lines, (one,))
         assert figures[0].numpy().tolist() == figures[1].numpy().tolist() != [0, 0]
         assert [status == b"ok" for status in told.numpy()] == [True, True, False]
-        assert is_read(told).numpy().all()  # of texts nothing is said
+        assert is_read(told).numpy().all()  # remarks on fields do not make a text unread
 
 
-def test_a_field_that_gives_the_label_away_by_being_known_is_found():
+def test_field_whose_presence_gives_the_label_away_is_found():
     table = pd.DataFrame({"sex": ["female"] * 4 + [""] * 4, "age": ["3"] * 8})
     positive = np.array([True, True, True, False] + [False] * 4)
     found = find_telling(table, KINDS, positive, np.ones(8, bool))
     assert found == {"sex": (1.0, pytest.approx(0.2))}
 
 
-def test_the_configuration_says_which_columns_and_what_they_hold():
+def test_configuration_names_clinical_columns_and_their_kinds():
     config = load_config(None, ["data.clinical={age: number, sex: category}"])
     assert config.data.clinical == KINDS
     assert load_config().data.clinical == {}
@@ -252,7 +253,7 @@ def make_encoders(fields: tuple[Field, ...] = FIELDS) -> Encoders:
 
 
 def tell(data: TrainingData, lines: list[str]) -> TrainingData:
-    """The same rows, of which each says its fields."""
+    """Returns the same rows with clinical fields, one line for each row."""
     figures = encode_fields(tf.constant(lines), FIELDS)[0].numpy()
     column = Column(figures, np.arange(len(lines)), "clinical")
     inputs = replace(data.inputs, columns={**data.inputs.columns, CLINICAL: column})
@@ -260,7 +261,7 @@ def tell(data: TrainingData, lines: list[str]) -> TrainingData:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_what_is_known_is_added_to_every_answer_and_what_is_not_adds_nothing(fusion: str):
+def test_known_fields_add_to_the_answer_and_unknown_ones_add_nothing(fusion: str):
     config, rows = config_of().model.model_copy(update={"fusion": fusion}), np.arange(3)
     prepare_device(config_of().train, 0)
     plain = build_model(config, make_encoders(()))
@@ -278,10 +279,10 @@ def test_what_is_known_is_added_to_every_answer_and_what_is_not_adds_nothing(fus
             np.testing.assert_array_equal(with_fields[head], without[head], err_msg=head)
         added = np.asarray(with_fields["eczema"]) - np.asarray(without["eczema"])
         np.testing.assert_allclose(added[:2, 0], [1 + 4 * 0.25, 4 * -0.75], atol=1e-5)
-        assert added[2, 0] == 0  # to the bit
+        assert added[2, 0] == 0  # exactly
 
 
-def test_photo_and_text_learn_what_they_would_learn_without_fields(tmp_path: Path):
+def test_fields_do_not_change_what_is_learned_from_photo_and_text(tmp_path: Path):
     config, data, trained = config_of(epochs=1), make_data(), []
     told = tell(data, [f"age={30 + row}" for row in range(ROWS)])
     for name, fields, rows in (("with", FIELDS, told), ("without", (), data)):
@@ -295,15 +296,15 @@ def test_photo_and_text_learn_what_they_would_learn_without_fields(tmp_path: Pat
     with_fields, without = ({one.path: one.numpy() for one in model.weights} for model in trained)
     kernel = with_fields.pop(f"{CLINICAL_EVIDENCE}/kernel")
     assert kernel[:2].all()
-    assert not kernel[2:].any()  # nobody said a sex
+    assert not kernel[2:].any()  # no row has a sex
     assert with_fields.keys() == without.keys()
     for path, value in without.items():
-        if "distance" not in path:  # directions of like spread turn with the last bits
+        if "distance" not in path:  # directions of similar spread depend on the last bits
             np.testing.assert_allclose(with_fields[path], value, atol=1e-5, err_msg=path)
 
 
 def draw_told(rows: int) -> TrainingData:
-    """Cases with log-odds of 1.5 for a deviation of age and 2 for a sex, half of them to train."""
+    """Draws cases with log-odds of 1.5 per deviation of age and 2 for sex, half for training."""
     rng = np.random.default_rng(0)
     ages, female = rng.normal(40, 10, rows), rng.random(rows) < 0.75
     odds = 1.5 * (ages - 40) / 10 + 2 * (female - 0.75)
@@ -324,7 +325,7 @@ def draw_told(rows: int) -> TrainingData:
     return tell(drawn, lines)
 
 
-def test_weights_are_the_true_log_odds_where_photo_and_text_say_nothing():
+def test_field_weights_are_the_true_log_odds_without_other_evidence():
     data, config = draw_told(6000), config_of()
     model = build_model(config.model, make_encoders())
     for name in ("eczema_image", "eczema_text"):
@@ -333,24 +334,25 @@ def test_weights_are_the_true_log_odds_where_photo_and_text_say_nothing():
     kernel = model.get_layer(CLINICAL_EVIDENCE).kernel.numpy()[:, 0]
     assert trust == pytest.approx(1, abs=0.1)
     assert kernel[0] == pytest.approx(1.5, abs=0.15)
-    assert kernel[1] == pytest.approx(0, abs=0.1)  # of the square
+    assert kernel[1] == pytest.approx(0, abs=0.1)  # for the square of age
     assert kernel[2] - kernel[3] == pytest.approx(2, abs=0.3)
 
 
-def test_fields_that_say_again_what_was_said_are_trusted_less():
+def test_fields_that_repeat_known_evidence_are_trusted_less():
     data, config = draw_told(600), config_of()
     model = build_model(config.model, make_encoders())
     heads = heads_of(model, (), HEADS)
     for name in ("eczema_image", "eczema_text"):
         model.get_layer(name).kernel.assign(np.zeros((16, 1)))
-    model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.5], [0], [1], [-1]])  # said already
+    # the answer already has this evidence
+    model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.5], [0], [1], [-1]])
     assert fit_clinical(heads, data, 0.0) < 0.2
     kernel = model.get_layer(CLINICAL_EVIDENCE).kernel.numpy()
-    assert fit_clinical(heads, data, 0.0, trust=0.5) == 0.5  # of another model
+    assert fit_clinical(heads, data, 0.0, trust=0.5) == 0.5  # the trust of another model
     assert not np.array_equal(model.get_layer(CLINICAL_EVIDENCE).kernel.numpy(), kernel)
 
 
-def test_fields_are_kept_with_the_encoders(tmp_path: Path):
+def test_fields_are_saved_with_the_encoders(tmp_path: Path):
     tokenizer = learn_tokenizer(["dry and itchy"] * 3, 60, 16)
     for fields in (FIELDS, ()):
         save_encoders(tmp_path, make_encoders(fields), tokenizer)
@@ -361,11 +363,11 @@ def test_fields_are_kept_with_the_encoders(tmp_path: Path):
 PHOTOS = [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff"]
 TEXTS = ["itchy & dry", "the rash", "", ""]
 TOLD = ["age=50; sex=female", "sex=MALE", "age=20", "age=50"]
-ADDED = [1 + 4 * 0.25, 4 * -0.75, -2, 0]  # the last row has neither a photo nor a text to go by
+ADDED = [1 + 4 * 0.25, 4 * -0.75, -2, 0]  # the last row has no usable photo, and no text
 
 
 def save_export(folder: Path) -> None:
-    """A small model that is told an age and a sex."""
+    """Exports a small model that takes an age and a sex."""
     model, *others = build_parts(clinical=FIELDS)
     model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.0], [0], [4], [0]])
     save_served(build_explained((model, *others), clinical=FIELDS), folder)
@@ -386,7 +388,7 @@ def log_odds(answer: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("plain", "told"), [("serving_default", "clinical"), ("explain", "explain_clinical")]
 )
-def test_a_client_that_says_nothing_gets_the_answer_without(
+def test_empty_fields_give_the_answer_without_fields(
     exported: ExportedModel, plain: str, told: str
 ):
     without = exported.run(PHOTOS, TEXTS, plain)
@@ -403,7 +405,7 @@ def test_a_client_that_says_nothing_gets_the_answer_without(
     np.testing.assert_allclose(log_odds(answer) - log_odds(without), ADDED, atol=1e-4)
 
 
-def test_the_signatures_take_what_they_took_and_one_thing_more(exported: ExportedModel):
+def test_only_clinical_signatures_take_a_third_input(exported: ExportedModel):
     assert exported.metadata.signatures == (
         "serving_default",
         "explain",
@@ -416,7 +418,7 @@ def test_the_signatures_take_what_they_took_and_one_thing_more(exported: Exporte
         assert taken.keys() == {"image", "text"} | fields
 
 
-def test_what_fields_add_is_a_contribution_of_its_own(exported: ExportedModel):
+def test_fields_have_a_contribution_of_their_own(exported: ExportedModel):
     answer = exported.run(PHOTOS, TEXTS, "explain_clinical", TOLD)
     shares = answer["contribution"]
     assert shares.shape == (4, 4)
@@ -427,7 +429,7 @@ def test_what_fields_add_is_a_contribution_of_its_own(exported: ExportedModel):
     assert not without[:, 3].any()
 
 
-def test_rows_say_which_fields_cannot_be_used(exported: ExportedModel):
+def test_status_of_a_row_says_if_fields_cannot_be_used(exported: ExportedModel):
     answer = exported.run([b""] * 3, ["itchy"] * 3, "clinical", ["age=old", "", "shoe=42; age=50"])
     said = "clinical: not all of it can be used, only age (a number), sex (female, male)"
     assert [one.decode() for one in answer["status"]] == [said, "ok", said]
@@ -436,7 +438,7 @@ def test_rows_say_which_fields_cannot_be_used(exported: ExportedModel):
     assert odds[2] - odds[1] == pytest.approx(1, abs=1e-5)
 
 
-def test_each_photo_of_a_case_says_which_fields_cannot_be_used():
+def test_status_of_each_photo_says_if_fields_cannot_be_used():
     model, image, tokenizer = build_parts(clinical=FIELDS)
     encoders = replace(make_encoders(FIELDS), image=image)
     backend = RunBackend.__new__(RunBackend)  # without a run's folder
@@ -446,10 +448,10 @@ def test_each_photo_of_a_case_says_which_fields_cannot_be_used():
         answer = asyncio.run(backend.answer([photo(), photo(seed=1)], "itchy & dry", line))
         assert [b"clinical: " in status for status in answer["status"]] == said
     (status,) = asyncio.run(backend.answer([photo()], "\0\x01", ""))["status"]
-    assert status == EMPTY_TEXT.encode()  # as servers say
+    assert status == EMPTY_TEXT.encode()  # as from a server
 
 
-def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel):
+def test_exported_model_takes_fields_by_name_and_refuses_unknown_ones(exported: ExportedModel):
     known, unknown = (
         exported.predict([None], ["itchy"], fields) for fields in ([{"AGE": "50"}], None)
     )
@@ -466,7 +468,7 @@ def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel
         exported.predict([None], ["itchy"], [])
 
 
-def test_a_server_that_says_its_fields_is_not_asked_about_others(monkeypatch: pytest.MonkeyPatch):
+def test_field_unknown_to_the_server_is_refused_before_predicting(monkeypatch: pytest.MonkeyPatch):
     thresholds = dict.fromkeys(("image", "text", "fusion"), 0.5)
     own = {"thresholds": thresholds, "notice": "", "clinical": {"age": []}}
     asked = []
@@ -482,7 +484,7 @@ def test_a_server_that_says_its_fields_is_not_asked_about_others(monkeypatch: py
 
 
 @pytest.mark.parametrize(("code", "known"), [(404, True), (503, False), (401, False)])
-def test_a_server_that_cannot_say_now_is_not_taken_for_one_that_has_nothing_to_say(
+def test_404_means_no_metadata_but_other_errors_are_failures(
     monkeypatch: pytest.MonkeyPatch, code: int, known: bool
 ):
     def fetch(url: str, question: object = None) -> object:
@@ -496,7 +498,7 @@ def test_a_server_that_cannot_say_now_is_not_taken_for_one_that_has_nothing_to_s
         client.fetch_metadata("http://there")
 
 
-def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: ExportedModel):
+def test_rest_takes_fields_only_in_the_clinical_signature(exported: ExportedModel):
     rows = [{"image": "", "text": "itchy", "clinical": line} for line in ("age=50", "")]
     with TestClient(build_app(exported), headers={"Content-Type": "application/json"}) as rest:
         path = "/v1/models/eczema"
@@ -512,7 +514,7 @@ def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: Exp
         metadata = rest.get(f"{path}/metadata").json()["metadata"]
     first, second = told.json()["predictions"]
     for name, value in plain.json()["predictions"][0].items():
-        # asked alone: last bits depend on the size of the batch, on some processors
+        # on some processors, the last bits depend on the batch size, and this row was asked alone
         alike = second[name] if isinstance(value, str) else pytest.approx(second[name], rel=1e-5)
         assert value == alike, name
     assert first["eczema"] > second["eczema"]
@@ -522,7 +524,7 @@ def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: Exp
     assert metadata["eczema_tf"]["clinical"] == {"age": [], "sex": ["female", "male"]}
 
 
-def test_the_page_asks_for_the_fields_of_its_model(exported: ExportedModel):
+def test_page_asks_for_the_fields_of_its_model(exported: ExportedModel):
     mount = partial(mount_answers, exported, Limits())
     with TestClient(build_app(exported, mount=mount)) as asked:
         page = asked.get("/").text
@@ -544,13 +546,13 @@ def test_the_page_asks_for_the_fields_of_its_model(exported: ExportedModel):
     assert "clinical fields" not in silent.text
 
 
-def test_a_bad_photo_does_not_hide_that_a_field_cannot_be_used():
+def test_bad_photo_does_not_hide_the_remark_on_fields():
     told = [b"clinical: not all of it can be used", b"ok"]
     joined = join_statuses(told, ["photo: gone"] * 2)
     assert joined.tolist() == [b"photo: gone; " + told[0], b"photo: gone"]
 
 
-def test_other_models_have_no_such_signature():
+def test_model_without_fields_has_no_clinical_signature():
     body = json.dumps({"signature_name": "clinical", "instances": []}).encode()
     with pytest.raises(BadRequest, match="'clinical' is unknown; there are serving_default, expl"):
         parse_request(body, 3)
@@ -575,8 +577,8 @@ def test_checks_without_photo_or_text_keep_the_fields(exported: ExportedModel):
     assert "the clinical fields" not in dict(rank_shares(silent, silent.explanation))
 
 
-def test_under_stress_a_case_keeps_its_own_fields(monkeypatch: pytest.MonkeyPatch):
-    """Or the photo of another would bring the other's age along."""
+def test_stress_test_keeps_the_fields_of_each_case(monkeypatch: pytest.MonkeyPatch):
+    """Otherwise, the photo of another case would bring that case's age along."""
     data = tell(make_data(), [f"age={row}" for row in range(ROWS)])
     case_ids = [f"c{row}" for row in range(ROWS)]
     dataset = SimpleNamespace(table=pd.DataFrame({"case_id": case_ids}), take=lambda rows: rows)
@@ -595,7 +597,7 @@ def test_under_stress_a_case_keeps_its_own_fields(monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(figures, own)
 
 
-def test_thousands_are_asked_about_in_numbers_alone(tmp_path: Path):
+def test_possible_thousands_are_reported_only_in_numbers(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     rows = ['"120,500"', '"1,20"', '"-3,000"', '"0,125"']
     lines = "".join(f'r{place},dry,{cell},"1,200"\n' for place, cell in enumerate(rows))
@@ -609,7 +611,7 @@ def test_thousands_are_asked_about_in_numbers_alone(tmp_path: Path):
     assert "ward" not in said
 
 
-def test_shares_and_what_no_model_holds_are_no_numbers(tmp_path: Path):
+def test_percentages_and_numbers_beyond_float32_are_not_numbers(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     path.write_text("example_id,text,age\nr1,dry,40%\nr2,dry,-1e39\nr3,dry,-5\n")
     with pytest.raises(DataError) as caught:

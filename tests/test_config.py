@@ -1,4 +1,4 @@
-"""The configuration: strict, all faults at once, YAML that means what it says."""
+"""Tests for the configuration: strict values, all faults reported at once, and safe YAML."""
 
 import contextlib
 from pathlib import Path
@@ -21,13 +21,11 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_quickstart_file_spells_out_the_defaults():
     path = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
     assert load_config(path) == Config()
-    assert (
-        yaml.safe_load(path.read_text()) == Config().model_dump()
-    )  # every key is there to be read
+    assert yaml.safe_load(path.read_text()) == Config().model_dump()  # every key is written out
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_config_is_valid_and_opens_like_a_lab_note(path: Path):
+def test_every_config_is_valid_and_states_purpose_command_and_result(path: Path):
     load_config(path)
     head = path.read_text().split("\n\n")[0]
     assert "# Purpose:" in head
@@ -45,7 +43,7 @@ def test_scientific_notation_is_a_number_and_no_is_a_word(tmp_path: Path):
     assert load_config(write(tmp_path, "model: {image: {preset: no}}")).model.image.preset == "no"
 
 
-def test_unknown_key_names_the_near_miss():
+def test_unknown_key_suggests_the_nearest_key():
     with pytest.raises(
         ConfigError, match=r"train\.learning_rte: unknown key; did you mean 'learning_rate'\?"
     ):
@@ -77,7 +75,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path):
         "train.learning_rate=.nan",
     ],
 )
-def test_no_silent_conversion(setting: str):
+def test_values_are_not_converted_silently(setting: str):
     with pytest.raises(ConfigError):
         load_config(overrides=[setting])
 
@@ -95,12 +93,12 @@ def test_malformed_settings_are_errors(setting: str):
     ("value", "path"),
     [("a #b/m.csv", "a #b/m.csv"), ("#b/m.csv", "#b/m.csv"), ("'a #b'", "a #b"), ("null", None)],
 )
-def test_a_setting_has_no_comments(value: str, path: str | None):
+def test_hash_sign_does_not_start_a_comment_in_a_setting(value: str, path: str | None):
     assert load_config(overrides=[f" data.manifest = {value}"]).data.manifest == path
 
 
-def test_no_label_is_above_a_threshold_of_one():
-    """All cases would be negative."""
+def test_label_threshold_must_be_below_one():
+    """At a threshold of one, all cases would be negative."""
     with pytest.raises(ConfigError, match=r"data\.label_threshold"):
         load_config(overrides=["data.label_threshold=1.0"])
     assert load_config(overrides=["data.label_threshold=0.0"]).data.label_threshold == 0
@@ -121,13 +119,13 @@ def test_split_shares_must_sum_to_one():
         ),
     ],
 )
-def test_settings_of_a_cross_validation_that_cannot_be(settings: list[str], said: str):
+def test_impossible_cross_validation_settings_are_refused(settings: list[str], said: str):
     with pytest.raises(ConfigError, match=said):
         load_config(overrides=settings)
 
 
-def test_a_change_is_what_a_setting_is():
-    """A network from scratch has no preset, unless one was asked for."""
+def test_change_config_behaves_like_an_override():
+    """An architecture replaces the default preset, but conflicts with one that was asked for."""
     setting = load_config(overrides=["model.image.architecture=vit"])
     assert change_config(Config(), {"model.image.architecture": "vit"}) == setting
     assert setting.model.image.preset is None
@@ -136,12 +134,12 @@ def test_a_change_is_what_a_setting_is():
         change_config(named, {"model.image.architecture": "vit"})
 
 
-def test_what_a_saved_model_takes_is_of_a_saved_model():
+def test_saved_model_input_needs_a_saved_model():
     with pytest.raises(ConfigError, match="saved_model_input: bytes needs a saved_model"):
         load_config(overrides=["model.image.saved_model_input=bytes"])
 
 
-def test_a_section_whose_lines_are_all_comments_is_empty(tmp_path: Path):
+def test_section_with_only_comments_keeps_its_defaults(tmp_path: Path):
     path = tmp_path / "some.yaml"
     path.write_text("train:\n#  epochs: 3\nseed: 1\n")
     assert load_config(path).train == Config().train
@@ -164,7 +162,7 @@ def test_missing_file_is_a_clear_error(tmp_path: Path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_configuration_that_comes_along_is_found_by_its_name(path: Path):
+def test_bundled_config_is_found_by_its_name(path: Path):
     assert load_config(path.stem) == load_config(path)
 
 
@@ -196,7 +194,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("seed: 'a", "not readable as YAML"),
     ],
 )
-def test_yaml_that_explodes_or_contradicts_itself_is_one_short_line(tmp_path, text, said):
+def test_hostile_or_contradictory_yaml_is_a_short_error(tmp_path, text, said):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -208,7 +206,7 @@ def test_yaml_that_explodes_or_contradicts_itself_is_one_short_line(tmp_path, te
             load_config(None, [override])
 
 
-def test_python_gives_settings_as_values_as_a_list_or_one_alone():
+def test_overrides_may_be_a_mapping_a_list_or_a_single_string():
     given = {"seed": 3, "train.epochs": 5, "data.manifest": "a #1/manifest.csv"}
     same = ["seed=3", "train.epochs=5", "data.manifest=a #1/manifest.csv"]
     assert load_config("smoke", given) == load_config("smoke", same)

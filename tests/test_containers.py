@@ -1,4 +1,4 @@
-"""Containers: read and checked, since no Docker runs here. That they can be built is not shown."""
+"""Tests of the container files: read and checked, but not built, since no Docker runs here."""
 
 import json
 import re
@@ -42,26 +42,24 @@ def test_hadolint_finds_nothing(path: Path):
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_an_image_holds_what_it_names_and_runs_as_nobody(path: Path):
+def test_copied_files_are_not_ignored_and_the_image_runs_as_nobody(path: Path):
     instructions = read_instructions(path)
     ignored = path.with_name(f"{path.name}.dockerignore").read_text("utf-8").splitlines()
-    assert ignored[1] == "*"  # what is not named stays at home: data, runs, photos
+    assert ignored[1] == "*"  # data, runs, photos and all else not named are left out
     named = {name for line in ignored if line.startswith("!") for name in ROOT.glob(line[1:])}
     for name, value in instructions:
         if name == "COPY" and not value.startswith("--from="):
             for source in value.split()[:-1]:
                 assert ROOT / source in named, source
     installed = "".join(value for name, value in instructions if name == "RUN").count
-    # a container writes no bytecode, so it is there or made anew by every start
+    # containers write no bytecode: unless compiled here, it is made anew at every start
     assert installed("uv pip install") == installed("--compile-bytecode") > 0
     users = [value for name, value in instructions if name == "USER"]
     assert users == ["65534:65534"]
     assert instructions[-1][0] == "ENTRYPOINT"
 
 
-def test_the_server_starts_by_a_command_that_it_has_and_is_asked_whether_it_lives(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_server_image_runs_a_valid_command_and_checks_its_health(monkeypatch: pytest.MonkeyPatch):
     instructions = dict(read_instructions(FOLDER / "serve.Dockerfile"))
     *_, module, model, folder, host, address = json.loads(instructions["ENTRYPOINT"])
     verb, parsed = import_module(module), []
@@ -75,7 +73,7 @@ def test_the_server_starts_by_a_command_that_it_has_and_is_asked_whether_it_live
 
 
 @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.parent.name)
-def test_a_compose_file_is_one_by_the_specification(path: Path):
+def test_compose_file_follows_the_specification(path: Path):
     models = pytest.importorskip("compose_spec.models", reason=INSTALL)
     content = yaml.safe_load(path.read_text("utf-8"))
     plain = {key: value for key, value in content.items() if not key.startswith("x-")}
@@ -85,7 +83,7 @@ def test_a_compose_file_is_one_by_the_specification(path: Path):
         models.ComposeSpecification.model_validate(plain, extra="forbid")
 
 
-def test_every_service_is_confined_and_open_to_this_machine_alone(services: dict):
+def test_services_are_confined_and_reachable_only_on_loopback(services: dict):
     assert set(services) == {"page", "prometheus", "grafana"}
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
@@ -102,14 +100,14 @@ def test_every_service_is_confined_and_open_to_this_machine_alone(services: dict
     assert (ROOT / services["page"]["build"]["dockerfile"]).is_file()
 
 
-def test_no_two_services_want_the_same_port(services: dict):
+def test_services_do_not_share_a_port(services: dict):
     included = yaml.safe_load(COMPOSE_FILES[1].read_text("utf-8"))["services"]
     ports = [port for service in (services | included).values() for port in service["ports"]]
     published = [port.rpartition(":")[0] for port in ports]
     assert len(set(published)) == len(published)
 
 
-def test_prometheus_reads_services_that_there_are(services: dict):
+def test_prometheus_scrapes_existing_services(services: dict):
     included = yaml.safe_load(COMPOSE_FILES[1].read_text("utf-8"))["services"]
     jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
     for job in jobs:
@@ -121,7 +119,7 @@ def test_prometheus_reads_services_that_there_are(services: dict):
     assert jobs[1]["metrics_path"] in monitoring
 
 
-def test_the_dashboard_shows_what_the_server_exports(services: dict):
+def test_dashboard_shows_every_metric_of_the_server_and_no_other():
     metrics = Metrics()
     metrics.count_rows("serving_default", [b"ok"])
     metrics.requests.labels("/", "200").inc()
@@ -139,4 +137,4 @@ def test_the_dashboard_shows_what_the_server_exports(services: dict):
     ours = {name for name in exported if name.startswith("eczema_")}
     families = {re.sub("_(bucket|sum|count|total|created)$", "", name) for name in ours}
     seen = {re.sub("_(bucket|sum|count|total)$", "", name) for name in shown}
-    assert families <= seen  # nothing that is measured goes unseen
+    assert families <= seen  # no metric is left out

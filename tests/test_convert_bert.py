@@ -1,4 +1,4 @@
-"""A Hugging Face BERT becomes a KerasHub preset: the same states, capitals kept, faults named."""
+"""Tests converting a Hugging Face BERT to a KerasHub preset: hidden states, casing and errors."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ VOCABULARY = [
     *[f"[unused{n}]" for n in range(1, 5)],
     *SPECIAL_TOKENS[1:],
     *WORDS,
-]  # the order of bert-base
+]  # in the order of bert-base
 UNCASED = [piece for piece in VOCABULARY if piece not in ("The", "Itch")]
 CONFIG = {
     "architectures": ["BertForMaskedLM"],
@@ -69,7 +69,7 @@ def convert(script: Any) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def assert_refused(convert: Callable[..., dict[str, Any]]) -> Callable[..., str]:
     def check(source: Path | str, out: Path, *parts: str) -> str:
-        """The conversion fails with an error that has all the parts, and leaves nothing behind."""
+        """Checks that converting fails with all parts in the error and leaves nothing behind."""
         with pytest.raises(PresetError) as caught:
             convert(source, out)
         message = str(caught.value)
@@ -83,7 +83,7 @@ def assert_refused(convert: Callable[..., dict[str, Any]]) -> Callable[..., str]
 
 
 def draw_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """BERT's tensors by today's names; not too small, so that a swap of two shows."""
+    """Draws BERT's tensors under today's names, large enough for a swap of two to show."""
     rng = np.random.default_rng(0)
     bert = transformers.BertModel(transformers.BertConfig.from_pretrained(folder))
     return {
@@ -92,8 +92,11 @@ def draw_tensors(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
-def rename_as_of_old(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """As in 2019, like Bio_ClinicalBERT: prefix, gamma and beta, masked-word head, a buffer."""
+def rename_to_old_format(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a checkpoint in the format of 2019, like Bio_ClinicalBERT.
+
+    Names have a prefix, norms have gamma and beta, and there are a masked-word head and a buffer.
+    """
     rename = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     old = {}
     for name, tensor in tensors.items():
@@ -113,7 +116,7 @@ def rename_as_of_old(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def write_source(
     folder: Path, *, vocabulary: list[str] = VOCABULARY, **changes: Any
 ) -> dict[str, np.ndarray]:
-    """Writes a source without its weights; returns the tensors to put there."""
+    """Writes a source folder without weights; returns the tensors to put there."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(
         json.dumps({**CONFIG, "vocab_size": len(vocabulary), **changes})
@@ -134,7 +137,7 @@ def write_pytorch(folder: Path, tensors: dict[str, Any], **options: Any) -> None
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A whole source with safetensors."""
+    """A complete source folder with safetensors."""
     folder = tmp_path / "source"
     save_file(write_source(folder), folder / "model.safetensors")
     return folder
@@ -150,9 +153,8 @@ def run_bert(tensors: dict[str, np.ndarray], ids: np.ndarray, mask: np.ndarray) 
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
         return x * tensors[f"{name}.LayerNorm.weight"] + tensors[f"{name}.LayerNorm.bias"]
 
-    def split(
-        x: np.ndarray,
-    ) -> np.ndarray:  # (batch, tokens, width) to (batch, heads, tokens, width / heads)
+    def split(x: np.ndarray) -> np.ndarray:
+        # (batch, tokens, width) to (batch, heads, tokens, width / heads)
         return x.reshape(*x.shape[:2], CONFIG["num_attention_heads"], -1).swapaxes(1, 2)
 
     embedded = (
@@ -199,13 +201,13 @@ def tokens_of(preset: Path | str, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["new format", "format of 2019"])
-def test_a_checkpoint_of_2019_keeps_its_hidden_states_and_its_capitals(
+def test_checkpoint_of_2019_keeps_its_hidden_states_and_capitals(
     convert: Callable[..., dict[str, Any]], tmp_path: Path, zipped: bool
 ):
-    """As emilyalsentzer/Bio_ClinicalBERT: a .bin file, no tokenizer_config.json, cased."""
+    """Like emilyalsentzer/Bio_ClinicalBERT: a .bin file, cased, without tokenizer_config.json."""
     tensors = write_source(tmp_path / "source")
     write_pytorch(
-        tmp_path / "source", rename_as_of_old(tensors), _use_new_zipfile_serialization=zipped
+        tmp_path / "source", rename_to_old_format(tensors), _use_new_zipfile_serialization=zipped
     )
     record = convert(tmp_path / "source", tmp_path / "preset")
     np.testing.assert_allclose(
@@ -225,20 +227,18 @@ def test_a_checkpoint_of_2019_keeps_its_hidden_states_and_its_capitals(
     assert not list((tmp_path / "preset").glob("tmp*"))
 
 
-def test_transformers_agrees_with_the_preset(
-    convert: Callable[..., dict[str, Any]], tmp_path: Path
-):
-    write_pytorch(tmp_path, rename_as_of_old(write_source(tmp_path)))
+def test_preset_agrees_with_transformers(convert: Callable[..., dict[str, Any]], tmp_path: Path):
+    write_pytorch(tmp_path, rename_to_old_format(write_source(tmp_path)))
     old_config = {
         key: value for key, value in CONFIG.items() if key not in ("model_type", "architectures")
     }
     (tmp_path / "config.json").write_text(json.dumps(old_config))
     differences = convert(tmp_path, tmp_path / "preset")["differences"]
-    assert differences["gelu_pytorch_tanh"] < 1e-5  # rounding
+    assert differences["gelu_pytorch_tanh"] < 1e-5  # only rounding
     assert 1e-5 < differences["gelu"] < 5e-3  # what the approximation of GELU costs
 
 
-def test_a_wrong_conversion_is_caught_by_transformers(
+def test_wrong_weights_are_caught_by_comparing_with_transformers(
     assert_refused: Callable[..., str],
     source: Path,
     tmp_path: Path,
@@ -261,7 +261,7 @@ def test_a_wrong_conversion_is_caught_by_transformers(
     )
 
 
-def test_a_tokenizer_that_differs_is_caught_by_transformers(
+def test_wrong_tokenizer_is_caught_by_comparing_with_transformers(
     assert_refused: Callable[..., str],
     source: Path,
     tmp_path: Path,
@@ -277,7 +277,7 @@ def test_a_tokenizer_that_differs_is_caught_by_transformers(
     assert_refused(source, tmp_path / "preset", "token ids differ from transformers'")
 
 
-def test_without_torch_the_script_says_what_to_install(tmp_path: Path):
+def test_script_without_torch_says_what_to_install(tmp_path: Path):
     hidden = "import sys, runpy; sys.modules['torch'] = None; runpy.run_path(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", hidden, str(SCRIPT)],
@@ -301,12 +301,12 @@ def test_code_in_a_pytorch_file_is_refused_and_not_run(
     write_source(tmp_path)
     torch.save({"bert.pooler.dense.bias": Payload()}, tmp_path / "pytorch_model.bin")
     message = assert_refused(tmp_path, tmp_path / "preset", "refused, and nothing in it was run")
-    # torch's advice to switch the protection off is not passed on
+    # the error leaves out torch's advice to switch the protection off
     assert "weights_only" not in message
     assert not trace.exists()
 
 
-def test_anything_but_named_tensors_in_a_pytorch_file_is_refused(
+def test_pytorch_file_of_anything_but_named_tensors_is_refused(
     assert_refused: Callable[..., str], tmp_path: Path
 ):
     write_source(tmp_path)
@@ -315,7 +315,7 @@ def test_anything_but_named_tensors_in_a_pytorch_file_is_refused(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_a_file_cut_short_is_a_clear_error(
+def test_truncated_file_is_a_clear_error(
     assert_refused: Callable[..., str], tmp_path: Path, name: str
 ):
     tensors = write_source(tmp_path)
@@ -328,7 +328,9 @@ def test_a_file_cut_short_is_a_clear_error(
     assert "\n" not in message
 
 
-def test_every_wrong_tensor_is_listed_at_once(assert_refused: Callable[..., str], tmp_path: Path):
+def test_all_wrong_tensors_are_listed_in_one_error(
+    assert_refused: Callable[..., str], tmp_path: Path
+):
     tensors = write_source(tmp_path)
     del tensors["encoder.layer.1.output.dense.bias"]
     tensors["pooler.dense.bias"] = tensors["pooler.dense.bias"][:3]
@@ -344,7 +346,7 @@ def test_every_wrong_tensor_is_listed_at_once(assert_refused: Callable[..., str]
     ]
 
 
-def test_a_missing_pooler_becomes_zeros_and_is_said(
+def test_missing_pooler_becomes_zeros_and_is_recorded(
     convert: Callable[..., dict[str, Any]], source: Path, tmp_path: Path
 ):
     tensors = {
@@ -383,7 +385,7 @@ def test_a_missing_pooler_becomes_zeros_and_is_said(
         ({"vocab_size": 200}, ["embeddings.word_embeddings.weight: shape must be (200, 16)"]),
     ],
 )
-def test_a_model_that_kerashub_does_not_compute_is_refused(
+def test_model_that_kerashub_cannot_compute_is_refused(
     assert_refused: Callable[..., str],
     source: Path,
     tmp_path: Path,
@@ -395,7 +397,7 @@ def test_a_model_that_kerashub_does_not_compute_is_refused(
 
 
 @pytest.mark.parametrize("pieces", [21, 200])
-def test_a_vocabulary_of_another_model_is_refused(
+def test_vocabulary_of_the_wrong_size_is_refused(
     assert_refused: Callable[..., str], tmp_path: Path, pieces: int
 ):
     tensors = write_source(tmp_path, vocabulary=[*VOCABULARY, *map(str, range(150))])
@@ -418,7 +420,7 @@ def test_a_vocabulary_of_another_model_is_refused(
         ("model.safetensors", None, ["model.safetensors, or pytorch_model.bin"]),
     ],
 )
-def test_a_missing_or_damaged_file_is_a_clear_error(
+def test_missing_or_damaged_file_is_a_clear_error(
     assert_refused: Callable[..., str],
     source: Path,
     tmp_path: Path,
@@ -432,7 +434,7 @@ def test_a_missing_or_damaged_file_is_a_clear_error(
     assert_refused(source, tmp_path / "preset", str(source), *parts)
 
 
-def test_an_occupied_output_is_left_alone(
+def test_output_folder_that_is_not_empty_is_left_alone(
     convert: Callable[..., dict[str, Any]], source: Path, tmp_path: Path
 ):
     (tmp_path / "preset").mkdir()
@@ -447,7 +449,7 @@ def test_an_occupied_output_is_left_alone(
     [
         ({}, VOCABULARY, None, True, "2 of 22 word pieces have capital letters"),
         ({}, UNCASED, None, False, "0 of 20 word pieces have capital letters"),
-        # upper case without a lower one
+        # a capital letter that has no lower case
         ({}, [*UNCASED, "ℝ"], None, False, "0 of 21 word pieces have capital letters"),
         ({"do_lower_case": False}, VOCABULARY, None, True, "do_lower_case is False"),
         ({"do_lower_case": True}, UNCASED, None, False, "do_lower_case is True"),
@@ -462,7 +464,7 @@ def test_an_occupied_output_is_left_alone(
         ({}, VOCABULARY, False, False, "--uncased, where 2 of 22"),
     ],
 )
-def test_casing_and_how_it_is_known(
+def test_casing_is_decided_and_the_evidence_is_given(
     script: Any, settings: dict, vocabulary: list[str], override: bool, cased: bool, evidence: str
 ):
     decided, why = script.decide_casing(settings, vocabulary, override)
@@ -470,7 +472,7 @@ def test_casing_and_how_it_is_known(
     assert evidence in why
 
 
-def test_an_uncased_model_folds_case_and_accents_as_bert_does(
+def test_uncased_model_folds_case_and_accents_like_bert(
     convert: Callable[..., dict[str, Any]], tmp_path: Path
 ):
     save_file(write_source(tmp_path, vocabulary=UNCASED), tmp_path / "model.safetensors")
@@ -478,14 +480,14 @@ def test_an_uncased_model_folds_case_and_accents_as_bert_does(
     assert tokens_of(tmp_path / "preset", "THE Café") == ["[CLS]", "the", "caf", "##e", "[SEP]"]
 
 
-def test_casing_said_against_the_vocabulary_is_obeyed(
+def test_requested_casing_overrides_the_vocabulary(
     convert: Callable[..., dict[str, Any]], source: Path, tmp_path: Path
 ):
     convert(source, tmp_path / "preset", cased=False)
     assert tokens_of(tmp_path / "preset", "The Itch") == ["[CLS]", "the", "itch", "[SEP]"]
 
 
-def test_the_project_reads_the_preset_and_a_plain_hugging_face_folder(
+def test_preset_and_hugging_face_folder_give_the_same_states(
     convert: Callable[..., dict[str, Any]], source: Path, tmp_path: Path
 ):
     convert(source, tmp_path / "preset")
@@ -508,7 +510,7 @@ def test_the_project_reads_the_preset_and_a_plain_hugging_face_folder(
     np.testing.assert_array_equal(*states)
 
 
-def test_a_name_without_internet_says_what_to_give(
+def test_error_for_a_name_without_internet_says_what_to_give(
     assert_refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(name: str) -> None:
@@ -524,7 +526,7 @@ def test_a_name_without_internet_says_what_to_give(
     assert "\n" not in message
 
 
-def test_a_path_that_is_no_folder_is_not_asked_of_the_internet(
+def test_path_that_is_not_a_folder_is_a_clear_error(
     assert_refused: Callable[..., str], tmp_path: Path
 ):
     assert_refused(tmp_path / "nowhere", tmp_path / "preset", "nowhere: cannot be read")
@@ -542,7 +544,7 @@ def run_script(*arguments: str | Path) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_script_runs_from_a_clone_and_reports(source: Path, tmp_path: Path):
+def test_script_runs_from_a_clone_and_prints_a_report(source: Path, tmp_path: Path):
     done = run_script(source, "--out", tmp_path / "preset")
     assert done.returncode == 0, done.stderr
     assert "casing: cased (no do_lower_case in tokenizer_config.json, and 2 of 22" in done.stdout
@@ -550,7 +552,7 @@ def test_the_script_runs_from_a_clone_and_reports(source: Path, tmp_path: Path):
     assert f"--set model.text.preset={tmp_path / 'preset'}" in done.stdout
 
 
-def test_the_scripts_errors_are_one_line_and_status_1(source: Path, tmp_path: Path):
+def test_script_prints_errors_on_one_line_and_exits_with_1(source: Path, tmp_path: Path):
     (source / "vocab.txt").unlink()
     done = run_script(source, "--out", tmp_path / "preset")
     assert done.returncode == 1
@@ -561,7 +563,7 @@ def test_the_scripts_errors_are_one_line_and_status_1(source: Path, tmp_path: Pa
 
 
 def flatten_as_hugging_face(backbone: keras_hub.models.BertBackbone) -> dict[str, np.ndarray]:
-    """The inverse of KerasHub's converter: weights by the names of transformers' `BertModel`."""
+    """Inverts KerasHub's converter: weights under the names of transformers' `BertModel`."""
     tensors = {}
 
     def add(name: str, layer: Any, inputs: int) -> None:
@@ -596,7 +598,7 @@ def flatten_as_hugging_face(backbone: keras_hub.models.BertBackbone) -> dict[str
     return tensors
 
 
-def test_minilm_goes_to_hugging_face_and_back_unchanged(
+def test_minilm_is_unchanged_by_a_round_trip_to_hugging_face(
     convert: Callable[..., dict[str, Any]], shared: Path, tmp_path: Path
 ):
     preset = str(shared / "presets" / "all_minilm_l6_v2_en")

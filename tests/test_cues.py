@@ -1,14 +1,15 @@
-"""Cues: what a text mentions, denies and doubts, against sentences written before the rules.
+"""Tests for cues: what a text mentions, denies and doubts, mostly on labelled sentences.
 
-The rules were made on `symptom_sentences.csv`. `symptom_sentences_kept_aside.csv` was first shown
-to them when they were done: 118 of its 135 were read wholly right, and 5 had something denied that
-was read as present. Some of those kinds were mended since, so that it is no longer unseen.
-`symptom_sentences_usual.csv` and `_hard.csv` were written and scored later, by somebody else, and
-so were `symptom_sentences_voices.csv`, by fourteen writers, one set after the other, each scored
-before rules were made on it. No rule was made on `symptom_sentences_unseen.csv`, by another who
-wrote as people do, nor on `symptom_sentences_varied.csv`, by one who was to vary them all he could.
-`symptom_sentences_constructions.csv` are those of 2,080 plain sentences by an adversary that were
-misread at first and are read right since; 324 of the others still are not.
+The rules were made on `symptom_sentences.csv`. When they were done, they first read
+`symptom_sentences_kept_aside.csv`: 118 of its 135 sentences were read entirely right, and in 5
+something denied was read as present. Some of these kinds of mistakes were mended later, so the set
+is no longer unseen. `symptom_sentences_usual.csv` and `_hard.csv` were written and scored later, by
+somebody else. So was `symptom_sentences_voices.csv`: fourteen writers wrote one set after the
+other, and each set was scored before rules were made on it. No rule was made on
+`symptom_sentences_unseen.csv`, whose author wrote as people do, nor on
+`symptom_sentences_varied.csv`, whose author was to vary the sentences as much as possible. An
+adversary wrote 2,080 plain sentences: `symptom_sentences_constructions.csv` has those that were
+misread at first and are read right now; 324 of the others are still misread.
 """
 
 import csv
@@ -53,7 +54,7 @@ COLUMNS = ("present", "negated", "family", "family_negated", "uncertain")
 
 
 def read_sentence(text: str) -> dict[str, set[str]]:
-    """Categories by column of the tables."""
+    """Reads the categories of a sentence, by column of the tables."""
     found = {column: set() for column in COLUMNS}
     for cue in find_cues(text):
         family = "family_negated" if cue.status == NEGATED else "family"
@@ -89,13 +90,13 @@ def parts(text: str) -> list[tuple[str, str, str]]:
         ("symptom_sentences_varied.csv", 240, 175, 10),
     ],
 )
-def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_most):
+def test_sentences_are_read_as_their_authors_meant_them(table, sentences, at_least, at_most):
     rows = read_table(table)
     assert len({text for text, _ in rows}) == sentences
-    # The bars are 95 of 100 and none; this was reached, so that a change for the worse is seen.
+    # The aims are 95 of 100 and none; the limits are what was reached, so a regression shows.
     wrong = {text: read_sentence(text) for text, meant in rows if read_sentence(text) != meant}
     assert sentences - len(wrong) >= at_least, wrong
-    shown = []  # as present, though it is denied
+    shown = []  # texts in which something denied is read as present
     for text, meant in rows:
         denied = (meant["negated"] | meant["family_negated"]) - meant["present"] - meant["family"]
         found = read_sentence(text)
@@ -138,7 +139,7 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_m
             [("makes her chin", "trigger", PRESENT), ("red", "redness", PRESENT)],
         ),
         ("It makes her cry", []),
-        ("it makes her red", [("red", "redness", PRESENT)]),  # the rash does, not a trigger
+        ("it makes her red", [("red", "redness", PRESENT)]),  # "it" is the rash, not a trigger
         (
             "I itch when I wear wool",
             [("itch", "itch", PRESENT), ("when I wear wool", "trigger", PRESENT)],
@@ -170,7 +171,7 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_m
         ("The kitchen, the car, the weather.", []),
     ],
 )
-def test_words_mean_what_they_mean(text, meant):
+def test_cues_have_the_expected_text_category_and_status(text, meant):
     assert parts(text) == meant
 
 
@@ -209,7 +210,7 @@ def test_words_mean_what_they_mean(text, meant):
         ("I might not be itchy", [NEGATED]),
     ],
 )
-def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
+def test_negation_covers_its_list_and_nothing_after_it(text, statuses):
     assert [cue.status for cue in find_cues(text)] == statuses
 
 
@@ -226,7 +227,7 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("No itch。dry skin，red", [NEGATED, PRESENT, PRESENT]),
         ("No itch\u2028dry skin", [NEGATED, PRESENT]),
         ("Oozing (no), itch (yes)", [NEGATED, PRESENT]),
-        ("Why does it itch so much?", [PRESENT]),  # it does
+        ("Why does it itch so much?", [PRESENT]),  # it does itch
         ("Does it itch?", [UNCERTAIN]),
         ("The itch has not completely gone.", [PRESENT]),
         ("The blisters have not all healed.", [PRESENT]),
@@ -243,7 +244,7 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("The redness has not faded.", [PRESENT]),
         ("The redness faded but it came back.", [PRESENT]),
         ("It used to itch, it is still dry.", [NEGATED, PRESENT]),
-        ("I used to have asthma.", [PRESENT]),  # a history of it counts
+        ("I used to have asthma.", [PRESENT]),  # a history of asthma counts
         ("a cream used to treat dryness", [PRESENT]),
         ("At first it was itchy.", [PRESENT]),
         ("At first it was itchy, now it is dry.", [NEGATED, PRESENT]),
@@ -253,7 +254,7 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("It cleared the redness and the itch is better.", [NEGATED, PRESENT]),
         ("no redness and the itch", [NEGATED, NEGATED]),
         ("Call us if it starts to itch.", [UNCERTAIN]),
-        ("if the itching gets worse", [PRESENT]),  # there is an itching
+        ("if the itching gets worse", [PRESENT]),  # the itching exists
         ("She asked about dryness.", [UNCERTAIN]),
         ("Any dryness?", [UNCERTAIN]),
         ("no itch unless it is hot", [PRESENT]),
@@ -289,10 +290,11 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("I am not sure if the redness comes from it.", [PRESENT]),
         ("I am not sure if my skin is dry.", [UNCERTAIN]),
         ("Some said it was eczema.", [UNCERTAIN]),
-        ("I have used urea cream, vitamin E and zinc for two weeks.", []),  # that is no duration
+        # the duration of a treatment is not that of the rash
+        ("I have used urea cream, vitamin E and zinc for two weeks.", []),
         ("?eczema", [UNCERTAIN]),
         ("- itchy\n- dry", [PRESENT, PRESENT]),  # a list
-        ("malaise ++. The itch - what is it?", [PRESENT]),  # no minus: another sentence
+        ("malaise ++. The itch - what is it?", [PRESENT]),  # no minus sign: it is another sentence
         ("Scaling: n, itch: y", [NEGATED, PRESENT]),
         ("I have never seen it weep.", [NEGATED]),
         ("The itch, which was bad at night, has gone.", [NEGATED]),
@@ -319,14 +321,15 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("Does it flake? Not that I've seen.", [NEGATED]),
         ("Does it itch? Constantly.", [PRESENT]),
         ("They asked about itching and crusts: no to both.", [NEGATED, NEGATED]),
-        ("It is dry and it isn't my fault.", [PRESENT]),  # none
+        ("It is dry and it isn't my fault.", [PRESENT]),  # not an answer
         ("If the itch comes back", [UNCERTAIN]),
         ("If the itch gets worse", [PRESENT]),
         ("Not only has the redness gone, it is smooth.", [NEGATED]),
         ("It has gone red.", [PRESENT]),
         ("It has gone from red to scaly.", [NEGATED, PRESENT]),
         ("It doesn't go red.", [NEGATED]),
-        ("The creases of the elbows have cleared.", [NEGATED]),  # though they count once affected
+        # creases that were affected once count, unless they have cleared
+        ("The creases of the elbows have cleared.", [NEGATED]),
         ("It used to be in the creases of the elbows.", [PRESENT]),
         ("The itch has gone and so has the redness.", [NEGATED, NEGATED]),
         ("Erythema, crust, scale: all absent.", [NEGATED, NEGATED, NEGATED]),
@@ -359,7 +362,7 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("wet wraps", []),
     ],
 )
-def test_relief_time_and_mood_say_whether_a_symptom_is_there(text, statuses):
+def test_relief_time_and_mood_decide_whether_a_symptom_is_present(text, statuses):
     assert [cue.status for cue in find_cues(text)] == statuses
 
 
@@ -397,7 +400,7 @@ def test_symptoms_are_found_without_their_noun(text, category):
         ("My father has dry skin. It itches. What is it?", [PATIENT, PATIENT]),  # he is the patient
         ("I itch. My father has dry skin. What is it?", [PATIENT, FAMILY]),
         ("My father has asthma. I itch.", [FAMILY, PATIENT]),
-        ("I have asthma, my brother doesn't.", [PATIENT, FAMILY]),  # said again
+        ("I have asthma, my brother doesn't.", [PATIENT, FAMILY]),  # "asthma" is implied
         ("My brother doesn't like it.", []),
         ("I have asthma, my brother doesn't smoke.", [PATIENT]),
         ("My cousins have hay fever; I have neither.", [FAMILY, PATIENT]),
@@ -411,7 +414,7 @@ def test_symptoms_are_found_without_their_noun(text, category):
         ),
     ],
 )
-def test_the_familys_illness_is_not_the_patients(text, subjects):
+def test_family_illness_is_not_attributed_to_the_patient(text, subjects):
     assert [cue.subject for cue in find_cues(text)] == subjects
 
 
@@ -437,16 +440,17 @@ PIECES = [
 
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES)))
-def test_offsets_are_those_of_the_text(pieces):
+def test_cue_offsets_match_the_text(pieces):
     text = " ".join(pieces)
     found = find_cues(text)
     assert all(cue.text == text[cue.start : cue.end] for cue in found)
-    named = [cue.text for cue in found if "mother" not in cue.text]  # she "doesn't", either
+    # "my mother doesn't" is a cue too
+    named = [cue.text for cue in found if "mother" not in cue.text]
     assert sorted(named) == sorted(piece for piece in pieces if piece in ("itchy", "dry"))
     assert all(before.end <= after.start for before, after in pairwise(found))
 
 
-def test_offsets_count_characters_and_apostrophes_may_be_curly():
+def test_offsets_count_characters_in_text_with_emoji_and_accents():
     text = "Élodie 😖: it doesn’t ＩＴＣＨ, très drý"
     assert [(text[cue.start : cue.end], cue.status) for cue in find_cues(text)] == [
         ("ＩＴＣＨ", NEGATED),
@@ -454,7 +458,7 @@ def test_offsets_count_characters_and_apostrophes_may_be_curly():
     ]
 
 
-def test_the_same_sentence_reads_the_same_with_other_apostrophes_case_and_hyphens():
+def test_sentence_reads_the_same_with_other_apostrophes_case_and_spaces():
     for text, _ in read_table("negation_sentences.csv"):
         plain = read_sentence(text)
         for changed in (
@@ -514,7 +518,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_hostile_texts_cost_work_in_proportion_to_their_length(piece):
+def test_cost_of_hostile_texts_is_proportional_to_their_length(piece):
     find_cues(piece)
     short, long = (count_instructions((piece * size)[:size]) for size in (500, 1_000))
     assert long <= 2.3 * short + 500
@@ -522,7 +526,7 @@ def test_hostile_texts_cost_work_in_proportion_to_their_length(piece):
 
 
 def count_instructions(text: str) -> int:
-    """Bytecode instructions that `find_cues` executes: its cost, without a clock."""
+    """Counts the bytecode instructions that `find_cues` executes: its cost, without a clock."""
     count = 0
 
     def trace(frame, event, argument):
@@ -559,20 +563,20 @@ def count_instructions(text: str) -> int:
         ("he was about six when it first showed up", "later"),
     ],
 )
-def test_an_onset_is_below_two_years_or_later(text: str, kind: str):
+def test_onset_is_infancy_below_two_years_and_later_otherwise(text: str, kind: str):
     assert [(cue.category, cue.kind) for cue in find_cues(text)] == [("onset", kind)]
 
 
-def test_an_age_of_five_thousand_digits_is_no_error():
+def test_age_of_five_thousand_digits_is_not_an_error():
     assert find_cues("at age " + "9" * 5_000)[0].kind == "later"
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "\x00", "😖", "..."])
-def test_a_text_of_nothing_has_no_cues(text):
+def test_text_without_words_has_no_cues(text):
     assert find_cues(text) == []
 
 
-def test_attribution_is_the_sum_of_the_scores_of_a_cues_words():
+def test_attribution_of_a_cue_is_the_sum_of_the_scores_of_its_words():
     [itch, creases] = find_cues("itchy elbow creases")
     spans = [
         (0, 5, 0.5),
@@ -580,12 +584,12 @@ def test_attribution_is_the_sum_of_the_scores_of_a_cues_words():
         (12, 15, -1.0),
         (15, 19, 0.125),
         (0, 0, 9.0),
-    ]  # "creases" as two pieces, and padding
+    ]  # "creases" consists of two pieces; the last span is padding
     assert [cue.attribution for cue in (itch, creases)] == [None, None]
     assert [cue.attribution for cue in attribute_cues([itch, creases], spans)] == [0.5, -0.625]
 
 
-def test_a_span_that_overlaps_in_part_gives_its_share():
+def test_partly_overlapping_span_contributes_its_share():
     cue = Cue(2, 6, "itch", "itch", PRESENT, PATIENT, None)
     assert attribute_cues([cue], [(0, 4, 1.0), (4, 12, 0.8)])[0].attribution == pytest.approx(
         0.5 + 0.2
@@ -595,7 +599,7 @@ def test_a_span_that_overlaps_in_part_gives_its_share():
     assert attribute_cues([], [(0, 4, 1.0)]) == []
 
 
-def test_scores_are_conserved_where_cues_cover_the_text():
+def test_scores_are_conserved_when_cues_cover_the_text():
     text = "itchy dry red"
     spans = [(0, 3, 0.3), (3, 8, -0.7), (8, 13, 1.1)]
     covering = [
@@ -626,7 +630,7 @@ def test_scores_are_conserved_where_cues_cover_the_text():
         ("It began at the age of 18 months.", {"early_onset": MENTIONED}),
         ("It began at the age of 24 months.", {"early_onset": DENIED}),
         ("It began when I was one.", {"early_onset": MENTIONED}),
-        ("Since childhood.", {}),  # before two years or after: not said
+        ("Since childhood.", {}),  # may be before two years or after
         ("My mother has asthma.", {}),
         ("My sister itches.", {}),
         ("Not in the elbow folds but behind the knees.", {"flexures": MENTIONED}),
@@ -639,7 +643,7 @@ def test_criteria_are_mentioned_denied_or_open(text, statuses):
     assert read == dict.fromkeys(VOCABULARY["criteria"], OPEN) | statuses
 
 
-def test_a_criterion_shows_the_cues_that_say_so():
+def test_criterion_lists_the_cues_that_support_it():
     text = "I itch, my mother has asthma, it might be dry."
     criteria = {criterion.name: criterion for criterion in read_criteria(find_cues(text))}
     assert [cue.text for cue in criteria["itchy_skin"].cues] == ["itch"]
@@ -650,7 +654,7 @@ def test_a_criterion_shows_the_cues_that_say_so():
     assert "not a diagnosis" in cues_module.CRITERIA_NOTICE
 
 
-def test_every_category_has_words_for_people():
+def test_every_category_has_a_description():
     assert {describe_category(category) for category in VOCABULARY["categories"]} == {
         e["describe"] for e in VOCABULARY["categories"].values()
     }
@@ -658,7 +662,7 @@ def test_every_category_has_words_for_people():
         describe_category("appetite")
 
 
-def test_no_phrase_means_two_things():
+def test_no_phrase_belongs_to_two_categories():
     owners: dict[str, set[str]] = {}
     for category, entry in VOCABULARY["categories"].items():
         for phrase in chain(*entry["phrases"].values(), entry.get("denials", [])):
@@ -668,13 +672,13 @@ def test_no_phrase_means_two_things():
     assert not {phrase: names for phrase, names in owners.items() if len(names) > 1}
 
 
-def test_misspellings_are_mended_once_and_hide_no_other_word():
+def test_misspellings_are_unique_and_are_no_corrections():
     wrongs = [wrong for words in VOCABULARY["misspellings"].values() for wrong in words]
     assert len(wrongs) == len(set(wrongs))
     assert not set(wrongs) & set(VOCABULARY["misspellings"])
 
 
-def test_a_key_that_nothing_reads_is_refused():
+def test_unknown_vocabulary_key_is_refused():
     category = {"describe": "itching", "phrases": {}, "dropped_bye": "activity"}
     with pytest.raises(ValidationError, match="dropped_bye"):
         Vocabulary.model_validate(VOCABULARY | {"categories": {"itch": category}})
@@ -690,12 +694,12 @@ def test_a_key_that_nothing_reads_is_refused():
         (["x"], {"a": ["<a>"]}),
     ],
 )
-def test_a_wrong_table_is_refused(phrases, slots):
+def test_invalid_phrase_table_is_refused(phrases, slots):
     with pytest.raises(ValueError, match=r"phrase"):
         PhraseTable([(phrase, 1) for phrase in phrases], slots)
 
 
-def test_the_longest_phrase_counts_and_slots_may_be_left_out():
+def test_longest_phrase_wins_and_slots_may_be_left_out():
     table = PhraseTable(
         [("no", "no"), ("no longer", "longer"), ("behind <my> knees", "knees")],
         {"my": ["", "my", "the", "the back of my"]},
@@ -715,7 +719,7 @@ def test_the_longest_phrase_counts_and_slots_may_be_left_out():
     ]
 
 
-def test_ways_to_the_same_words_add_up():
+def test_meanings_of_all_ways_to_the_same_words_are_combined():
     table = PhraseTable(
         [("<is> gone", "slot"), ("gone", "plain"), ("gone", "again")], {"is": ["", "is"]}
     )
@@ -725,7 +729,7 @@ def test_ways_to_the_same_words_add_up():
     ]
 
 
-# findings, or values of findings, of the built-in complaints that both vocabularies know
+# findings of the built-in complaints, or their values, that both vocabularies know
 KNOWN = {
     "itch": "itch",
     "dryness": "dryness",
@@ -747,8 +751,11 @@ KNOWN = {
 }
 
 
-def test_built_in_complaints_are_read_as_they_were_meant():
-    """What is found must be right, and most is found. Their general words are in cues.yaml."""
+def test_most_findings_of_built_in_complaints_are_read_as_meant():
+    """Most findings are found, and nearly all of them correctly.
+
+    The general words of the complaints are in `cues.yaml`.
+    """
     rows = []
     for case in (draw_case(20, index) for index in range(600)):
         cues = find_cues(case.text)
@@ -766,13 +773,13 @@ def test_built_in_complaints_are_read_as_they_were_meant():
     table = pd.DataFrame(rows, columns=["category", "negated", "found", "agree"])
     assert len(table) > 900
     assert table["negated"].mean() > 0.2
-    assert table["found"].mean() >= 0.82  # "I sneeze every spring" is no name of a symptom
+    assert table["found"].mean() >= 0.82  # "I sneeze every spring" names no symptom
     assert table.loc[table["category"].isin(["itch", "scale"]), "found"].mean() >= 0.97
     assert table.loc[table["found"], "agree"].mean() >= 0.97
     assert table.loc[table["found"] & table["negated"], "agree"].mean() >= 0.97
 
 
-def test_real_questions_hold_cues(shared):
+def test_real_questions_contain_cues_of_most_categories(shared):
     questions = pd.read_csv(shared / "data/dermavqa/encounters.csv")["query_en"].dropna()
     found = [
         cue
@@ -797,7 +804,7 @@ def test_real_questions_hold_cues(shared):
     assert len(found) > 2 * len(questions)
 
 
-def test_cues_need_no_tensorflow():
+def test_cues_do_not_import_tensorflow():
     code = (
         "import sys, eczema_tf.symptoms.cues as c; c.find_cues('itchy');"
         " sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
@@ -816,11 +823,11 @@ def test_cues_need_no_tensorflow():
         ("fifty", "later"),
     ],
 )
-def test_ages_in_words_are_read_as_in_digits(age: str, kind: str):
+def test_ages_in_words_are_understood(age: str, kind: str):
     (cue,) = [cue for cue in find_cues(f"It began when I was {age}.") if cue.category == "onset"]
     assert cue.kind == kind
 
 
-def test_every_number_that_a_phrase_may_hold_is_known():
+def test_every_number_word_in_the_digit_slot_is_known():
     slots = yaml.safe_load(Path(cues_module.__file__).with_name("cues.yaml").read_text())["slots"]
     assert cues_module._NUMBERS.keys() >= {*slots["digit"]} - {"#"}

@@ -1,4 +1,4 @@
-"""When the model decides, and when it says that it cannot tell."""
+"""Tests for when the model decides and when it says that it cannot tell."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def test_scaled_features_have_length_one_and_keep_their_signs():
     np.testing.assert_array_equal(scaled[1], 0)
 
 
-def test_the_distance_is_mahalanobis_with_a_ridge():
+def test_distance_is_mahalanobis_with_a_ridge():
     rng = np.random.default_rng(0)
     away = rng.normal(size=(200, 4)) * [3.0, 1.0, 0.5, 0.1]
     away -= away.mean(axis=0)
@@ -50,7 +50,7 @@ def test_the_distance_is_mahalanobis_with_a_ridge():
     np.testing.assert_allclose(layer(others + 1), expected / 2, rtol=1e-4)
 
 
-def test_texture_is_mean_and_deviation_and_counts_as_much_as_the_pooled_features():
+def test_texture_is_mean_and_deviation_and_is_scaled_like_pooled_features():
     maps = np.array([[[[1.0, 5.0], [3.0, 5.0]]], [[[0.0, 2.0], [0.0, -2.0]]]], "float32")
     texture = Texture()(maps)
     np.testing.assert_allclose(texture, [[2, 5, 1, 0], [0, 0, 0, 2]], atol=1e-6)
@@ -61,7 +61,7 @@ def test_texture_is_mean_and_deviation_and_counts_as_much_as_the_pooled_features
     np.testing.assert_allclose(values, [[0, -1, 0, 0.6, 0, 0, 0.8]], atol=1e-6)
 
 
-def test_an_even_map_has_a_texture_that_can_be_learned_from():
+def test_texture_of_a_uniform_map_has_a_finite_gradient():
     even = tf.ones((1, 2, 2, 1))
     with tf.GradientTape() as tape:
         tape.watch(even)
@@ -69,13 +69,13 @@ def test_an_even_map_has_a_texture_that_can_be_learned_from():
     assert np.isfinite(tape.gradient(texture, even)).all()
 
 
-def test_fewer_rows_than_directions_leave_the_rest_free_of_any():
+def test_directions_beyond_the_number_of_rows_are_zero():
     directions = find_directions(np.array([[1.0, 0, 0], [-1.0, 0, 0]]), 3, 0.03)
     np.testing.assert_allclose(np.abs(directions[0, 0]), 1 / np.sqrt(1.03), rtol=1e-6)
     assert np.linalg.norm(directions[:, 1:]) < 1e-6
 
 
-def test_nothing_is_unknown_before_the_layer_is_fitted():
+def test_everything_is_known_before_the_layer_is_fitted():
     layer = DistanceFromTraining()
     scaled = ScaledFeatures()(np.random.default_rng(0).normal(size=(9, 7)).astype("float32"))
     assert (np.asarray(layer(scaled)) <= 1).all()
@@ -96,7 +96,7 @@ def test_each_kind_of_case_has_its_own_bounds():
     layer.high.assign([1, 2, 3])
     assert ask(1.5, 1.5, 1.5) == [1, 0, 0]
     assert ask(-2.5, -2.5, -2.5) == [-1, -1, 0]
-    assert ask(1, 2, 3) == ask(-1, -2, -3) == [0, 0, 0]  # at a bound
+    assert ask(1, 2, 3) == ask(-1, -2, -3) == [0, 0, 0]  # exactly at a bound
 
 
 CLEAR, UNCLEAR = (0.0, 0.1, 0.0), (0.0, -0.1, 0.1)  # logits of consistency
@@ -119,7 +119,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_decision_needs_that_all_that_was_used_is_known(name: str):
+def test_decision_requires_that_every_used_input_is_known(name: str):
     used, distances, read, consistency, side, known, decision = ROWS[name]
     as_row = {key: np.array([value], "float32") for key, value in zip("ab", distances, strict=True)}
     outputs = {"image_distance": as_row["a"], "text_distance": as_row["b"]}
@@ -144,7 +144,7 @@ def test_a_decision_needs_that_all_that_was_used_is_known(name: str):
     assert decide(case)[0] == decision
 
 
-def test_a_text_is_read_if_half_of_it_is_and_its_words_are_known():
+def test_text_counts_as_read_if_half_was_read_and_words_are_known():
     statuses = {
         "ok": True,
         "text: read to word 10 of 20": True,
@@ -158,14 +158,14 @@ def test_a_text_is_read_if_half_of_it_is_and_its_words_are_known():
 # Conformal bounds.
 
 
-def test_the_lowest_score_of_a_class_leaves_out_one_in_ten():
+def test_lowest_score_of_a_class_leaves_out_one_in_ten():
     scores = np.arange(19.0)
-    assert find_lowest(scores) == 1  # the second of 19: one of them is below it, of 20 two at most
+    assert find_lowest(scores) == 1  # the second of 19: one is below it, and of 20 at most two
     assert find_lowest(scores[:8]) == -np.inf  # too few to leave out any
 
 
 @pytest.mark.parametrize("count", [9, 40, 57])
-def test_of_new_cases_at_most_one_in_ten_is_left_out(count: int):
+def test_at_most_one_new_case_in_ten_is_left_out(count: int):
     rng = np.random.default_rng(count)
     drawn = rng.normal(size=(20_000, count + 1))
     lowest = np.array([find_lowest(scores[:-1]) for scores in drawn])
@@ -203,7 +203,7 @@ def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
     assert few["image"] == (-np.inf, np.inf)
 
 
-def test_equal_answers_are_given_up_by_chance_and_not_by_their_place():
+def test_tied_answers_are_dropped_at_random_and_not_by_position():
     cases = make_cases(400).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
     cases = cases.assign(decision="eczema", eczema_logit=1.0, p_fusion=0.73)
     thresholds = {"image": 0.5, "text": 0.5, "fusion": 0.5}
@@ -214,7 +214,7 @@ def test_equal_answers_are_given_up_by_chance_and_not_by_their_place():
         assert points[0.5].value == pytest.approx(points[1.0].value, abs=0.08)
 
 
-def test_accuracy_and_coverage_by_hand():
+def test_accuracy_and_coverage_match_hand_computation():
     cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
     cases.loc[:9, "known_text"] = False
     cases = cases.assign(decision=decide(cases))
@@ -242,8 +242,8 @@ def test_accuracy_and_coverage_by_hand():
     )
 
 
-def test_an_answer_is_right_by_the_bounds_of_the_model_that_gave_it():
-    """Of a cross-validation, the mean of whose thresholds decides nothing."""
+def test_answer_is_judged_by_the_bounds_of_the_model_that_gave_it():
+    """In a cross-validation, the mean of the thresholds of all models decides nothing."""
     cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
     cases = cases.assign(decision=np.where(cases["eczema"] > 0.5, "eczema", "not eczema"))
     thresholds = {"image": 0.5, "text": 0.5, "fusion": 0.5}
@@ -251,10 +251,10 @@ def test_an_answer_is_right_by_the_bounds_of_the_model_that_gave_it():
     assert (len(surest["right"]), len(surest["wrong"])) == (40, 0)
 
 
-# What is said.
+# Reasons.
 
 
-def test_every_reason_has_its_sentence():
+def test_every_reason_is_explained_in_a_sentence():
     row = dict.fromkeys(("image_used", "text_used", "known_image", "known_text"), True)
     row |= {"decision": "cannot tell", "status": "ok", "consistency": [0.2, 0.3, 0.5]}
     assert "too often mixed up" in give_reason(row)

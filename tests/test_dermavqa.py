@@ -21,13 +21,13 @@ from eczema_tf.data.sources.dermavqa import (
 from eczema_tf.errors import DataError
 
 QUESTIONS = [
-    # id, author, photos, replies, of which eczema, of which dermatitis, names a diagnosis
-    ("Q1", "ann", "a.jpg b.jpg", 4, 2, 3, 0),  # half: eczema
+    # id, author, photos, replies, those with eczema, those with dermatitis, names a diagnosis
+    ("Q1", "ann", "a.jpg b.jpg", 4, 2, 3, 0),  # half of the replies: eczema
     ("Q2", "ann", "c.jpg", 5, 0, 0, 0),  # other
     ("Q3", "bob", "", 3, 1, 1, 0),  # a third: unclear
     ("Q4", "bob", "", 2, 0, 1, 0),  # contact dermatitis: unclear
     ("Q5", "cem", "", 0, 0, 0, 0),  # nobody replied
-    ("Q6", "cem", "", 1, 1, 1, 1),  # the question says it
+    ("Q6", "cem", "", 1, 1, 1, 1),  # the question names the diagnosis
     ("Q7", "dan", "", 1, 0, 0, 0),  # other
 ]
 
@@ -48,7 +48,7 @@ def change(path: Path, case: str, **values: str) -> None:
     table.to_csv(path, index=False)
 
 
-def test_labels_counts_and_groups(encounters: Path, tmp_path: Path):
+def test_manifest_has_the_expected_labels_groups_and_counts(encounters: Path, tmp_path: Path):
     summary = prepare_dermavqa(tmp_path / "out", encounters=encounters)
     counts = {
         "questions": 7,
@@ -87,12 +87,12 @@ def test_labels_counts_and_groups(encounters: Path, tmp_path: Path):
         ((2, 2, 2, 1), "names_diagnosis"),
     ],
 )
-def test_what_becomes_of_a_question(counts: tuple[int, ...], fate: str):
+def test_judge_question_labels_a_question_or_leaves_it_out(counts: tuple[int, ...], fate: str):
     names = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
     assert judge_question(dict(zip(names, counts, strict=True))) == fate
 
 
-def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
+def test_available_photos_become_rows(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
@@ -107,7 +107,7 @@ def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
     ) == (2, 2, 1)
 
 
-def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
+def test_folder_without_any_of_the_photos_is_an_error(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
     with pytest.raises(
         DataError, match=r"none of the data set's photos is there, such as 'a\.jpg'"
@@ -142,7 +142,7 @@ def test_every_fault_is_reported_at_once_with_its_line(encounters: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_are_not_dermavqa_are_clear_errors(encounters: Path, tmp_path: Path):
+def test_files_that_are_not_dermavqa_are_errors(encounters: Path, tmp_path: Path):
     pd.read_csv(encounters).drop(columns=["n_resp", "author_id"]).to_csv(encounters, index=False)
     with pytest.raises(
         DataError, match=r"2 faults(.|\n)*author_id: is missing(.|\n)*n_resp: is missing"
@@ -156,14 +156,14 @@ def test_files_that_are_not_dermavqa_are_clear_errors(encounters: Path, tmp_path
             prepare_dermavqa(tmp_path / "out", encounters=tmp_path / bad)
 
 
-def test_a_file_where_nothing_can_be_labelled_is_an_error(encounters: Path, tmp_path: Path):
+def test_file_without_a_question_that_can_be_labelled_is_an_error(encounters: Path, tmp_path: Path):
     table = pd.read_csv(encounters, dtype=str).assign(query_names_diagnosis="1")
     table.to_csv(encounters, index=False)
     with pytest.raises(DataError, match=r"no question can be labelled: .*names_diagnosis.: 6"):
         prepare_dermavqa(tmp_path / "out", encounters=encounters)
 
 
-def test_the_real_file(shared: Path, tmp_path: Path):
+def test_real_file_gives_the_known_counts(shared: Path, tmp_path: Path):
     summary = prepare_dermavqa(
         tmp_path / "out", encounters=shared / "data" / "dermavqa" / "encounters.csv"
     )
@@ -201,7 +201,7 @@ OFFICIAL = [
 ]
 
 
-def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
+def test_official_json_file_becomes_a_table(tmp_path: Path):
     (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
     table = read_encounters(tmp_path / "train.json")
     assert set(table.columns) == set(QUESTION_COLUMNS)
@@ -225,7 +225,9 @@ def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
         ('[{"encounter_id": 3}]', "questions.0.author_id: Field required"),
     ],
 )
-def test_a_file_that_is_no_list_of_questions_is_refused(content: str, fault: str, tmp_path: Path):
+def test_json_file_that_is_no_list_of_questions_is_refused(
+    content: str, fault: str, tmp_path: Path
+):
     (tmp_path / "train.json").write_text(content)
     with pytest.raises(DataError, match=fault):
         read_encounters(tmp_path / "train.json")
@@ -233,7 +235,7 @@ def test_a_file_that_is_no_list_of_questions_is_refused(content: str, fault: str
         read_encounters(tmp_path / "none.json")
 
 
-def test_replies_are_counted_as_in_the_table(shared: Path):
+def test_replies_are_counted_as_in_the_real_table(shared: Path):
     table = pd.read_csv(shared / "data" / "dermavqa" / "encounters.csv", keep_default_na=False)
     for question in table.to_dict("records"):
         replies = question["responses"].split(" || ") if question["responses"] else []
@@ -247,7 +249,7 @@ def test_replies_are_counted_as_in_the_table(shared: Path):
         assert encounter.to_row() == {name: question[name] for name in QUESTION_COLUMNS}
 
 
-def test_what_says_nothing_is_no_text_and_a_byte_order_mark_none(tmp_path: Path):
+def test_json_missing_value_markers_and_byte_order_mark_are_no_text(tmp_path: Path):
     question = {**OFFICIAL[0], "query_title_en": "N/A"}
     file = tmp_path / "train.json"
     file.write_bytes(codecs.BOM_UTF8 + json.dumps([question]).encode())
@@ -258,7 +260,7 @@ def test_what_says_nothing_is_no_text_and_a_byte_order_mark_none(tmp_path: Path)
 
 
 @pytest.mark.parametrize("column", ["encounter_id", "author_id", "query_en"])
-def test_a_cell_of_the_table_that_says_nothing_is_empty(
+def test_missing_value_marker_in_the_table_counts_as_empty(
     encounters: Path, tmp_path: Path, column: str
 ):
     change(encounters, "Q2", **{column: "N/A"})

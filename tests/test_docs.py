@@ -1,4 +1,4 @@
-"""The documentation: it builds without a warning, what it shows runs, and it is spelt right."""
+"""Tests of the documentation: strict build, valid commands, existing files and spelling."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def needs(module: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site. TensorFlow cannot be imported meanwhile, as where the pages are published."""
+    """The site, built without TensorFlow, which is missing where the pages are published."""
     folder = tmp_path_factory.mktemp("site")
     code = (
         "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs("mkdocstrings")
-def test_the_site_builds_strictly_and_holds_what_the_program_knows(site: Path):
+def test_site_builds_strictly_and_contains_the_generated_reference(site: Path):
     commands, keys, python = (
         (site / f"{name}.html").read_text("utf-8")
         for name in ("commands", "configuration", "python")
@@ -52,7 +52,7 @@ def test_the_site_builds_strictly_and_holds_what_the_program_knows(site: Path):
 
 
 @needs("mkdocs")
-def test_every_key_of_the_configuration_says_what_it_means(monkeypatch: pytest.MonkeyPatch):
+def test_every_configuration_key_is_described(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     rows = import_module("docs_reference").format_configuration().splitlines()
     rows = [row for row in rows if row.startswith("| `")]
@@ -61,7 +61,7 @@ def test_every_key_of_the_configuration_says_what_it_means(monkeypatch: pytest.M
 
 
 def read_blocks(language: str) -> list[tuple[str, str]]:
-    """The blocks of a language on all pages, with the page's name."""
+    """Returns the code blocks in a language on all pages, each with the name of its page."""
     pattern = rf"^```{language}\n(.*?)^```"
     return [
         (page.name, block)
@@ -71,7 +71,7 @@ def read_blocks(language: str) -> list[tuple[str, str]]:
 
 
 def read_commands() -> list[tuple[str, str, list[str]]]:
-    """The page, the verb and the arguments of each command of ours that a page shows."""
+    """Returns the page, verb and arguments of each of our commands that a page shows."""
     shown = []
     for page, block in read_blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
@@ -84,7 +84,7 @@ def read_commands() -> list[tuple[str, str, list[str]]]:
 
 
 @pytest.mark.parametrize(("page", "verb", "arguments"), read_commands())
-def test_a_command_that_a_page_shows_is_one(
+def test_commands_on_pages_are_valid(
     page: str, verb: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     module, parsed = import_module(f"eczema_tf.{verb}"), []
@@ -98,7 +98,7 @@ def test_a_command_that_a_page_shows_is_one(
         import_module("eczema_tf.config").load_config(None, settings)
 
 
-def test_the_programs_that_pages_name_are_there():
+def test_files_named_on_pages_exist():
     name = re.compile(r"`(?:python |bash )?((?:scripts|configs|tests)/[\w/.*-]+)")
     named = {found for page in PAGES for found in name.findall(page.read_text("utf-8"))}
     assert len(named) > 20
@@ -106,14 +106,14 @@ def test_the_programs_that_pages_name_are_there():
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_kept_without_outputs(notebook: Path):
+def test_notebooks_are_stored_without_outputs(notebook: Path):
     cells = json.loads(notebook.read_text("utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
 
 
 @needs("codespell_lib")
-def test_spelling():
+def test_codespell_finds_nothing():
     command = [sys.executable, "-m", "codespell_lib"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -1,6 +1,6 @@
-"""Documents: the same sections as a page, as Markdown and as lines for a terminal.
+"""Tests of documents: the same sections as an HTML page, as Markdown and as text for a terminal.
 
-Whatever a text holds is shown, never run, and a page needs nothing else.
+Whatever a text contains is shown and never run, and a page needs no other file.
 """
 
 import re
@@ -30,7 +30,7 @@ VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """Reads a page; notes tags, attributes and text, and fails on tags that do not match."""
+    """Reads a page, records its tags, attributes and text, and fails on tags that do not match."""
 
     def __init__(self, html: str):
         super().__init__(convert_charrefs=True)
@@ -76,7 +76,7 @@ def sections(picture: Path) -> list[Section]:
     ]
 
 
-def test_a_page_is_whole_html_that_a_screen_reader_can_use(sections):
+def test_page_is_complete_html_that_a_screen_reader_can_use(sections):
     page = Page(format_page("A title", sections))
     assert page.find("html") == [{"lang": "en"}]
     assert [tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)] == ["h1", "h2", "h2"]
@@ -89,7 +89,7 @@ def test_a_page_is_whole_html_that_a_screen_reader_can_use(sections):
     assert sum(NOTICE in text for text in page.text) == 2
 
 
-def test_a_page_needs_nothing_else_and_runs_nothing(sections):
+def test_page_is_self_contained_and_runs_nothing(sections):
     html = format_page("A title", sections)
     page = Page(html)
     assert not page.find("script") + page.find("link") + page.find("a") + page.find("iframe")
@@ -100,19 +100,19 @@ def test_a_page_needs_nothing_else_and_runs_nothing(sections):
     assert "default-src 'none'" in policy
 
 
-def test_hostile_text_comes_out_as_it_went_in(sections):
+def test_hostile_text_is_shown_unchanged(sections):
     page = Page(format_page(HOSTILE, sections))
     assert page.text.count(HOSTILE) == 4  # title, heading, cell, bullet
     assert page.find("img")[0]["alt"] == f"red {HOSTILE}"
 
 
-def test_only_columns_of_figures_are_set_right(sections):
+def test_only_columns_of_numbers_are_right_aligned(sections):
     page = Page(format_page("A title", sections))
     heads = [cell for cell in page.find("th") if cell["scope"] == "col"]
     assert [cell.get("class") for cell in heads] == [None, "number", None]
 
 
-def test_markdown_says_the_same(sections):
+def test_markdown_contains_the_title_notice_and_sections(sections):
     lines = format_markdown("A title", sections).splitlines()
     assert lines[0] == "# A title"
     assert lines.count(f"> {NOTICE}") == 2
@@ -122,7 +122,7 @@ def test_markdown_says_the_same(sections):
     assert "- this" in lines
 
 
-def test_markdown_holds_no_html_link_or_broken_row(sections):
+def test_markdown_escapes_html_links_and_pipes(sections):
     text = format_markdown(HOSTILE, sections)
     assert "<script" not in text
     assert "](javascript" not in text
@@ -131,19 +131,19 @@ def test_markdown_holds_no_html_link_or_broken_row(sections):
 
 
 @pytest.mark.parametrize("name", ["__init__", "a __b__ c", "_x_", "run_1__x", "__"])
-def test_underscores_of_a_name_are_no_emphasis(name: str):
+def test_underscores_in_names_do_not_become_emphasis(name: str):
     escaped = format_markdown("A title", [Section("One", [name])]).splitlines()[6]
     assert escaped.replace("\\", "") == name
     assert not re.search(r"(?<!\\)_(?![a-z0-9])|(?<![a-z0-9\\])_", escaped)
 
 
-def test_markdown_emphasizes_and_strikes_out_nothing():
+def test_markdown_escapes_emphasis_and_strikethrough():
     said = Bullets(["_first_ of a_b", "~~two~~"])
     lines = format_markdown("A title", [Section("One", [said])]).splitlines()
     assert {r"- \_first\_ of a_b", r"- \~\~two\~\~"} <= set(lines)
 
 
-def test_a_terminal_gets_the_same_in_aligned_columns(sections):
+def test_text_for_a_terminal_has_aligned_columns(sections):
     lines = format_text(sections).splitlines()
     head = next(line for line in lines if line.startswith("what"))
     rows = [line for line in lines if line.startswith(("first", "second"))]
@@ -154,17 +154,17 @@ def test_a_terminal_gets_the_same_in_aligned_columns(sections):
     assert max(len(line) for line in lines if not line.startswith("second")) <= 100
 
 
-def test_numbers_on_a_terminal_are_set_right():
+def test_numbers_are_right_aligned_on_a_terminal():
     table = Table("T", ("what", "cases"), [["one", "5"], ["two", "123"]])
     assert "one       5\ntwo     123" in format_text([Section("One", [table])])
 
 
-def test_a_table_without_rows_is_a_header():
+def test_table_without_rows_shows_only_its_header():
     sections = [Section("One", [Table("A table", ("a", "b"), [])])]
     assert len(Page(format_page("T", sections)).find("th")) == 2
     assert "a  b" in format_text(sections)
 
 
-def test_a_row_of_another_length_than_the_header_is_an_error():
+def test_row_and_header_of_different_lengths_are_an_error():
     with pytest.raises(ValueError, match="zip"):
         format_page("A title", [Section("One", [Table("A table", ("a", "b"), [["1", "2", "3"]])])])

@@ -1,4 +1,4 @@
-"""Embedding files: both layouts are read, and whatever does not fit is one clear error."""
+"""Tests reading embedding files: both layouts, and clear errors for anything else."""
 
 import io
 import zipfile
@@ -20,7 +20,7 @@ def save(tmp_path: Path, **arrays) -> Path:
 
 
 @pytest.mark.parametrize("name", ["image_path", "example_id"])
-def test_a_table_of_keys_and_embeddings(tmp_path: Path, name: str):
+def test_reads_a_table_of_keys_and_embeddings(tmp_path: Path, name: str):
     embeddings = load_embeddings(
         save(tmp_path, **{name: ["a.png", "b.png"], "embedding": MATRIX.astype("float64")})
     )
@@ -34,7 +34,7 @@ def test_a_table_of_keys_and_embeddings(tmp_path: Path, name: str):
     ]
 
 
-def test_one_array_for_each_image_path(tmp_path: Path):
+def test_reads_one_array_per_image_path(tmp_path: Path):
     embeddings = load_embeddings(
         save(tmp_path, **{"dataset/images/a.png": MATRIX[0], "dataset/images/b.png": MATRIX[1:]})
     )
@@ -42,7 +42,7 @@ def test_one_array_for_each_image_path(tmp_path: Path):
     assert embeddings.rows_of(["dataset/images/b.png"]).tolist() == [[4, 5, 6]]
 
 
-def test_keys_of_rows_and_absent_ones(tmp_path: Path):
+def test_rows_without_an_embedding_have_no_key_and_cannot_be_read(tmp_path: Path):
     embeddings = load_embeddings(save(tmp_path, image_path=[b"a.png"], embedding=MATRIX[:1]))
     assert embeddings.keys_of_rows(pd.DataFrame({"image_path": ["a.png", "", "x.png"]})) == [
         "a.png",
@@ -56,7 +56,7 @@ def test_keys_of_rows_and_absent_ones(tmp_path: Path):
         embeddings.rows_of(["a.png", "x.png"])
 
 
-def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
+def test_repeated_key_is_allowed_only_with_equal_embeddings(tmp_path: Path):
     embeddings = load_embeddings(
         save(tmp_path, image_path=["a", "a", "b"], embedding=MATRIX[[0, 0, 1]])
     )
@@ -92,20 +92,20 @@ def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
         ({}, "no array at all"),
     ],
 )
-def test_what_does_not_fit_is_a_clear_error(tmp_path: Path, arrays: dict, says: str):
+def test_inconsistent_or_invalid_arrays_are_a_clear_error(tmp_path: Path, arrays: dict, says: str):
     with pytest.raises(DataError, match=says):
         load_embeddings(save(tmp_path, **arrays))
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04 cut", b"\x80\x04K\x01."])
-def test_what_is_no_npz_is_a_clear_error(tmp_path: Path, data: bytes):
+def test_file_that_is_not_npz_is_a_clear_error(tmp_path: Path, data: bytes):
     (tmp_path / "e.npz").write_bytes(data)
     with pytest.raises(DataError, match=r"e\.npz: is not readable as \.npz"):
         load_embeddings(tmp_path / "e.npz")
 
 
-def test_a_header_that_promises_more_than_there_is_is_not_believed(tmp_path: Path):
-    """NumPy would set memory aside for what the header says: here 8 TB."""
+def test_header_that_claims_more_data_than_the_file_has_is_refused(tmp_path: Path):
+    """NumPy would allocate the memory that the header claims, here 8 TB."""
     header = io.BytesIO()
     promised = {"descr": "<f8", "fortran_order": False, "shape": (1_000_000, 1_000_000)}
     np.lib.format.write_array_header_1_0(header, promised)
@@ -115,14 +115,14 @@ def test_a_header_that_promises_more_than_there_is_is_not_believed(tmp_path: Pat
         load_embeddings(tmp_path / "e.npz")
 
 
-def test_an_archive_that_swells_is_refused_before_it_is_unpacked(tmp_path: Path):
+def test_zip_bomb_is_refused(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "e.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("embedding.npy", bytes(80 << 20))
     with pytest.raises(DataError, match=r"unpacks to 83,886,080 bytes; allowed: .*100 times"):
         load_embeddings(tmp_path / "e.npz")
 
 
-def test_an_array_that_is_there_twice_is_a_clear_error(tmp_path: Path):
+def test_duplicate_array_is_a_clear_error(tmp_path: Path):
     path, array = save(tmp_path, embedding=MATRIX), io.BytesIO()
     np.save(array, MATRIX)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
@@ -131,7 +131,7 @@ def test_an_array_that_is_there_twice_is_a_clear_error(tmp_path: Path):
         load_embeddings(path)
 
 
-def test_a_single_array_is_a_clear_error(tmp_path: Path):
+def test_npy_file_and_missing_file_are_clear_errors(tmp_path: Path):
     np.save(tmp_path / "e.npy", MATRIX)
     with pytest.raises(DataError, match="not readable"):
         load_embeddings(tmp_path / "e.npy")
@@ -139,7 +139,7 @@ def test_a_single_array_is_a_clear_error(tmp_path: Path):
         load_embeddings(tmp_path / "none.npz")
 
 
-def test_the_real_scin_file(shared: Path):
+def test_reads_the_real_scin_embeddings(shared: Path):
     embeddings = load_embeddings(shared / "data" / "scin" / "image_embeddings_resnet50.npz")
-    assert len(embeddings) == 202  # 203 rows, two cases share one photo
+    assert len(embeddings) == 202  # of 203 rows, because two cases share a photo
     assert embeddings.dimension == 2048

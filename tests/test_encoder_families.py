@@ -1,7 +1,4 @@
-"""Families of pretrained encoders, each a tiny one: specified, built, filled, and it gives a grid.
-
-What cannot be used is refused by name, before anything is spent on data.
-"""
+"""Tests a tiny encoder of each pretrained family: it can be used, or is refused by name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +28,7 @@ PATCHES |= {"image_shape": (SIZE_PX, SIZE_PX, 3)}
 
 
 def efficientnet(block: str) -> keras.Model:
-    """Of "v1" blocks, or of V2's: "fused" and "unfused"."""
+    """Builds an EfficientNet of "v1" blocks, or of V2's blocks, "fused" or "unfused"."""
     return models.EfficientNetBackbone(
         stackwise_kernel_sizes=[3, 3],
         stackwise_num_repeats=[1, 2],
@@ -90,7 +87,7 @@ IMAGE_FAMILIES: dict[str, Callable[[], keras.Model]] = {
 
 
 @pytest.mark.parametrize("family", IMAGE_FAMILIES)
-def test_a_family_gives_a_grid_of_features_by_the_presets_weights(
+def test_image_family_gives_a_grid_of_features_with_preset_weights(
     family: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ):
     backbone, preset = IMAGE_FAMILIES[family](), str(tmp_path)
@@ -109,8 +106,8 @@ def test_a_family_gives_a_grid_of_features_by_the_presets_weights(
 
     photos = np.random.default_rng(0).uniform(0, 1, (2, SIZE_PX, SIZE_PX, 3)).astype("float32")
     own = getattr(backbone, "vision_encoder", backbone)
-    features = keras.tree.flatten(encoder(photos))[0]  # texture's map may follow
-    if family == "SigLIP":  # what its last layer makes of the patches that stand in its stead
+    features = keras.tree.flatten(encoder(photos))[0]  # a map for textures may follow
+    if family == "SigLIP":  # our encoder returns the patches; SigLIP's own pools them
         features = own.head(features)
     named = dict.fromkeys(own.input, photos) if isinstance(own.input, dict) else photos
     np.testing.assert_allclose(features, own(named), atol=1e-5)
@@ -126,9 +123,7 @@ TEXT_FAMILIES: dict[str, Callable[[], keras.Model]] = {
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
-def test_a_text_family_whose_words_are_cut_in_another_way_is_refused_by_name(
-    family: str, tmp_path: Path
-):
+def test_text_family_with_another_tokenizer_is_refused_by_name(family: str, tmp_path: Path):
     TEXT_FAMILIES[family]().save_to_preset(str(tmp_path))
     with pytest.raises(PresetError, match=rf"is a {family}; allowed: a BERT"):
         specify_text_encoder(TextConfig(preset=str(tmp_path)), 0)

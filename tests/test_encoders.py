@@ -1,4 +1,4 @@
-"""Encoders: each architecture from scratch, one clear error when unavailable, and SavedModels."""
+"""Tests encoders: from scratch, from presets and from SavedModels, and errors for unusable ones."""
 
 import sys
 import tarfile
@@ -34,7 +34,7 @@ from eczema_tf.model.saved_model import SavedModelEncoder
 
 
 @pytest.mark.parametrize("architecture", ["small", "efficientnet", "vit", "deit"])
-def test_an_image_encoder_is_rebuilt_from_its_spec_alone(architecture: str):
+def test_image_encoder_rebuilt_from_its_spec_gives_the_same_features(architecture: str):
     spec = specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
     again = EncoderSpec.model_validate_json(spec.model_dump_json())
     first, second = build_encoder(spec), build_encoder(again)
@@ -44,7 +44,7 @@ def test_an_image_encoder_is_rebuilt_from_its_spec_alone(architecture: str):
     assert not spec.pretrained
 
 
-def test_bert_from_scratch_has_room_for_every_token():
+def test_bert_from_scratch_fits_the_vocabulary_and_token_limit():
     spec = specify_text_encoder(TextConfig(architecture="bert", max_tokens=24), 77)
     assert (spec.kind, spec.settings["vocabulary_size"], spec.settings["max_sequence_length"]) == (
         "BertBackbone",
@@ -54,7 +54,7 @@ def test_bert_from_scratch_has_room_for_every_token():
 
 
 @pytest.mark.parametrize("architecture", ["vit", "deit"])
-def test_a_photo_that_is_no_whole_number_of_patches_is_refused(architecture: str):
+def test_photo_size_that_is_not_a_multiple_of_the_patch_is_refused(architecture: str):
     with pytest.raises(ConfigError, match="multiple of the patch, 8 px, received 50"):
         specify_image_encoder(ImageConfig(architecture=architecture, size_px=50))
 
@@ -72,7 +72,7 @@ def test_two_encoders_for_one_modality_are_refused(model: dict):
         Config.parse({"model": model})
 
 
-def test_a_text_preset_is_no_image_encoder_and_the_other_way_round(shared: Path):
+def test_preset_of_the_other_modality_is_refused(shared: Path):
     presets = shared / "presets"
     with pytest.raises(PresetError, match="BertBackbone, not an image encoder"):
         specify_image_encoder(ImageConfig(preset=str(presets / "all_minilm_l6_v2_en")))
@@ -80,7 +80,7 @@ def test_a_text_preset_is_no_image_encoder_and_the_other_way_round(shared: Path)
         specify_text_encoder(TextConfig(preset=str(presets / "efficientnet_lite0_imagenet")), 0)
 
 
-def test_more_tokens_than_a_preset_has_positions_for_are_refused(
+def test_more_tokens_than_a_preset_has_positions_are_refused(
     tmp_path: Path, build_tiny_bert: Callable[..., Any]
 ):
     tiny = build_tiny_bert()
@@ -89,10 +89,10 @@ def test_more_tokens_than_a_preset_has_positions_for_are_refused(
         specify_text_encoder(TextConfig(preset=str(tmp_path / "tiny")), 0)
 
 
-def test_what_is_specified_in_mixed_precision_is_rebuilt_in_full(
+def test_encoder_specified_in_mixed_precision_is_rebuilt_in_float32(
     tmp_path: Path, build_tiny_bert: Callable[..., Any]
 ):
-    """So that an encoder that training ran in float16 is judged and exported in float32."""
+    """Training may run an encoder in float16, but evaluation and export use float32."""
     build_tiny_bert().save_to_preset(str(tmp_path))
     config = TextConfig(preset=str(tmp_path), max_tokens=16)
     try:
@@ -105,7 +105,7 @@ def test_what_is_specified_in_mixed_precision_is_rebuilt_in_full(
     assert {layer.compute_dtype for layer in layers} == {"float32"}
 
 
-def test_a_vit_preset_has_one_size(tmp_path: Path):
+def test_vit_preset_accepts_only_its_own_photo_size(tmp_path: Path):
     import keras_hub
 
     vit = keras_hub.models.ViTBackbone(
@@ -122,7 +122,7 @@ def test_a_vit_preset_has_one_size(tmp_path: Path):
 
 
 class MeanColor(tf.Module):
-    """Embeds a photo as its mean colour, whatever way it is given."""
+    """Embeds a photo as its mean colour, from pixels, bytes or an example."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32)])
     def from_pixels(self, images: tf.Tensor) -> dict:
@@ -169,7 +169,7 @@ def save_module(folder: Path, function: str) -> str:
     ("function", "kind", "size_px"),
     [("from_pixels", None, 16), ("from_bytes", "bytes", 20), ("from_examples", "example", 20)],
 )
-def test_a_saved_model_embeds_photos_however_it_takes_them(
+def test_saved_model_embeds_photos_from_pixels_bytes_or_examples(
     tmp_path: Path, function: str, kind: str | None, size_px: int
 ):
     config = ImageConfig(
@@ -190,7 +190,7 @@ def test_a_saved_model_embeds_photos_however_it_takes_them(
     )
 
 
-def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
+def test_saved_model_that_takes_strings_needs_the_kind_of_input(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_bytes")
     with pytest.raises(
         ConfigError, match=r"takes strings; allowed: bytes or example .* received None"
@@ -199,7 +199,7 @@ def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
 
 
 class Taker(tf.Module):
-    """Takes what it is told to take, and embeds it as nothing."""
+    """Takes inputs of any signature and returns zeros as the embedding."""
 
     def __init__(self, *taken: tf.TensorSpec):
         super().__init__()
@@ -217,7 +217,7 @@ class Taker(tf.Module):
         (tf.TensorSpec([], tf.string), r"takes string \(\)"),
     ],
 )
-def test_a_module_that_takes_no_photos_is_refused(
+def test_saved_model_that_does_not_take_photos_is_refused(
     tmp_path: Path, taken: tf.TensorSpec, received: str
 ):
     module = Taker(taken)
@@ -227,7 +227,7 @@ def test_a_module_that_takes_no_photos_is_refused(
         specify_image_encoder(ImageConfig(saved_model=str(tmp_path)))
 
 
-def test_a_module_takes_one_input(tmp_path: Path):
+def test_saved_model_must_have_a_signature_with_one_input(tmp_path: Path):
     module = Taker(tf.TensorSpec([None], name="photo"), tf.TensorSpec([None], name="age"))
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.embed})
     with pytest.raises(
@@ -247,7 +247,7 @@ def test_a_module_takes_one_input(tmp_path: Path):
         ("from_examples", {"saved_model_input": "bytes"}, "photos of 448 px as bytes; set model"),
     ],
 )
-def test_photos_that_do_not_fit_a_module_are_one_clear_line(
+def test_photos_that_do_not_fit_a_saved_model_are_a_one_line_error(
     tmp_path: Path, function: str, asked: dict, fault: str
 ):
     handle = save_module(tmp_path / "module", function)
@@ -256,7 +256,7 @@ def test_photos_that_do_not_fit_a_module_are_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_module_is_one_clear_line(tmp_path: Path):
+def test_damaged_saved_model_is_a_clear_error(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
     (tmp_path / "module" / "variables" / "variables.index").unlink()
     with pytest.raises(PresetError, match="damaged or incomplete"):
@@ -266,10 +266,10 @@ def test_a_damaged_module_is_one_clear_line(tmp_path: Path):
         SavedModelEncoder(handle)
 
 
-def test_a_module_that_changed_is_refused(tmp_path: Path):
+def test_saved_model_that_changed_since_the_run_is_refused(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
     spec = specify_image_encoder(ImageConfig(saved_model=handle))
-    # part of the key of cached features
+    # the key of cached features includes the layer's settings
     config = build_encoder(spec).get_layer("saved_model").get_config()
     assert {name: config[name] for name in spec.settings} == spec.settings
     with (tmp_path / "module" / "saved_model.pb").open("ab") as file:
@@ -285,7 +285,7 @@ class Reader(tf.Module):
         return {"embedding": tf.reduce_mean(images, [1, 2]) + length}
 
 
-def test_a_module_that_reads_files_is_refused_before_it_runs(tmp_path: Path):
+def test_saved_model_that_reads_files_is_refused(tmp_path: Path):
     module = Reader()
     tf.saved_model.save(
         module, str(tmp_path / "reader"), signatures={"serving_default": module.read}
@@ -295,7 +295,7 @@ def test_a_module_that_reads_files_is_refused_before_it_runs(tmp_path: Path):
 
 
 class Writer(tf.Module):
-    """As a saver does it: by operations that every SavedModel has."""
+    """Writes a file with the operations that the savers of every SavedModel use."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32)])
     def write(self, images: tf.Tensor) -> dict:
@@ -306,7 +306,7 @@ class Writer(tf.Module):
         return {"embedding": tf.reduce_mean(images, [1, 2])}
 
 
-def test_only_savers_save_and_nothing_else_calls_them(tmp_path: Path):
+def test_only_savers_may_save_and_nothing_may_call_them(tmp_path: Path):
     module = Writer()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.write})
     saved = SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
@@ -330,26 +330,26 @@ def test_only_savers_save_and_nothing_else_calls_them(tmp_path: Path):
 
 
 @pytest.mark.parametrize("operation", ["GenerateVocabRemapping", "PyFuncStateless", "ReadFile"])
-def test_what_has_no_state_and_reads_files_is_refused(operation: str):
+def test_harmful_operations_without_declared_state_are_found(operation: str):
     saved = SavedModel()
     saved.meta_graphs.add().graph_def.node.add(name="x", op=operation)
     assert find_harmful(saved) == [operation]
 
 
 def add_function(graph: GraphDef, node: NodeDef) -> None:
-    """Puts a function of one node into a graph, which nothing there calls."""
+    """Adds a function of one node to a graph, where nothing calls it."""
     function = FunctionDef(signature=OpDef(name="spy"), node_def=[node])
     graph.MergeFrom(GraphDef(library=FunctionDefLibrary(function=[function])))
 
 
-def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):
+def test_missing_saved_model_is_a_clear_error(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for handle in (str(tmp_path / "empty"), str(tmp_path / "none")):
         with pytest.raises(PresetError, match="TensorFlow Hub handle"):
             SavedModelEncoder(handle)
 
 
-def test_a_local_folder_needs_no_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_local_saved_model_needs_no_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tensorflow_hub", None)
     handle = save_module(tmp_path / "module", "from_pixels")
     assert SavedModelEncoder(handle).size_px == 16
@@ -358,7 +358,7 @@ def test_a_local_folder_needs_no_tensorflow_hub(tmp_path: Path, monkeypatch: pyt
     assert "\n" not in str(caught.value)
 
 
-def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip(
         "tensorflow_hub", reason="needs tensorflow-hub: pip install -r requirements-hub.txt"
     )
@@ -394,7 +394,7 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
     ("layers", "last", "expected"),
     [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1]), (2, 3, [0, 1])],
 )
-def test_layers_of_a_bert_are_those_of_the_preset(
+def test_bert_with_fewer_or_joined_layers_gives_the_presets_outputs(
     tmp_path: Path,
     layers: int | None,
     last: int,
@@ -433,7 +433,7 @@ def test_more_layers_than_a_bert_has_are_refused(
 
 
 @pytest.mark.parametrize("named", [{"architecture": "vit"}, {"saved_model": "folder"}])
-def test_an_encoder_named_another_way_stands_in_for_the_default(named: dict):
+def test_naming_another_encoder_replaces_the_default_preset(named: dict):
     assert ImageConfig().preset
     assert ImageConfig(**named).preset is None
     assert TextConfig(architecture="bert").preset is None

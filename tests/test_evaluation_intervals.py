@@ -1,7 +1,4 @@
-"""Intervals: coverage is what it says, groups and training widen, pairing narrows.
-
-The undefined stays undefined.
-"""
+"""Tests for intervals: coverage, groups, cross-validation, pairing and undefined metrics."""
 
 import numpy as np
 import pytest
@@ -25,7 +22,7 @@ from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_f1, m
 
 
 def normal_cases(rng, cases, shift=1.0):
-    """Scores whose true AUROC is Phi(shift / sqrt 2)."""
+    """Draws scores whose true AUROC is Phi(shift / sqrt 2)."""
     positive = np.arange(cases) % 2 == 0
     return rng.normal(shift * positive, 1), positive
 
@@ -44,7 +41,7 @@ def width(estimate):
     return estimate.high - estimate.low
 
 
-def test_groups_are_drawn_whole_and_as_many_as_there_are():
+def test_bootstrap_draws_whole_groups_as_many_as_there_are():
     groups = np.array(["b", "a", "b", "c", "a", "b"])
     weights = draw_weights(groups, replicates=50, seed=1)
     assert weights.shape == (51, 6)
@@ -55,7 +52,7 @@ def test_groups_are_drawn_whole_and_as_many_as_there_are():
     assert len(np.unique(weights, axis=0)) > 5
 
 
-def test_the_same_seed_draws_the_same_groups_whatever_the_order_of_cases():
+def test_same_seed_draws_the_same_groups_in_any_order_of_cases():
     groups, order = np.array(list("abbcdde")), np.array([3, 1, 0, 6, 5, 2, 4])
     weights = draw_weights(groups, replicates=20, seed=7)
     np.testing.assert_array_equal(
@@ -65,21 +62,21 @@ def test_the_same_seed_draws_the_same_groups_whatever_the_order_of_cases():
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 2.5])
-def test_95_percent_intervals_of_auroc_hold_the_truth_about_95_times_in_100(shift):
+def test_auroc_intervals_contain_the_truth_about_95_times_in_100(shift):
     truth, rng = norm.cdf(shift / np.sqrt(2)), np.random.default_rng(0)
     estimates = [judge_auroc(*normal_cases(rng, 60, shift)) for _ in range(400)]
     assert 0.93 <= np.mean([one.low <= truth <= one.high for one in estimates]) <= 0.98
 
 
 @pytest.mark.parametrize(("found", "cases"), [(0, 8), (5, 5), (3, 11), (40, 60), (59, 60)])
-def test_a_share_of_single_cases_has_wilsons_interval(found, cases):
+def test_share_of_ungrouped_cases_has_wilsons_interval(found, cases):
     expected = binomtest(found, cases).proportion_ci(method="wilson")
     estimate = judge_share(np.arange(cases) < found)
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("judge", [judge_share, lambda *a: judge_auroc(a[0], a[0] > 1, *a[1:])])
-def test_copies_of_a_case_add_nothing_when_they_share_a_group(judge):
+def test_copies_of_a_case_in_one_group_do_not_narrow_the_interval(judge):
     values = np.random.default_rng(3).random(80) * 2 > 0.7
     values = values if judge is judge_share else np.random.default_rng(3).normal(1, 1, 80)
     copies, groups = 4, np.arange(80)
@@ -89,22 +86,22 @@ def test_copies_of_a_case_add_nothing_when_they_share_a_group(judge):
     assert judge is not judge_share or width(grouped) > 1.9 * width(pretended)
 
 
-def test_perfect_shares_have_an_interval_that_counts_groups_and_not_cases():
-    """5 of 5: Wilson 1927."""
+def test_interval_of_a_perfect_share_counts_groups_not_cases():
+    """The interval of 5 of 5 is that of Wilson (1927)."""
     alone = judge_share(np.ones(5, bool))
     assert (alone.low, alone.high) == (pytest.approx(1 / (1 + 1.959964**2 / 5)), 1)
     copied = judge_share(np.ones(20, bool), np.arange(20) // 4)
     assert copied == alone
 
 
-def test_a_perfect_auroc_has_the_interval_of_a_share_of_the_rarer_class():
+def test_perfect_auroc_has_the_interval_of_a_perfect_rarer_class_share():
     positive = np.arange(60) < 12
     estimate = judge_auroc(positive * 1.0, positive)
     assert (estimate.value, estimate.high) == (1, 1)
     assert estimate.low == judge_share(np.ones(12, bool)).low
 
 
-def test_under_ten_of_a_class_an_auroc_has_no_interval_but_a_reason():
+def test_auroc_has_no_interval_with_under_ten_groups_of_a_class():
     scores = np.arange(60.0)
     nine = judge_auroc(scores, np.arange(60) % 6 == 5, np.arange(60) // 6 % 9)
     assert (nine.low, nine.high) == (None, None)
@@ -112,7 +109,7 @@ def test_under_ten_of_a_class_an_auroc_has_no_interval_but_a_reason():
     assert judge_auroc(scores, np.arange(60) % 6 == 5).low is not None
 
 
-def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
+def test_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
     rng = np.random.default_rng(4)
     scores, positive = normal_cases(rng, 150)
     better = scores + 0.3 * positive + rng.normal(0, 0.2, 150)
@@ -125,12 +122,12 @@ def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
     assert (paired.p < 0.05) == (paired.low > 0)
     same = estimate_difference(one - one, sampling, "")
     assert (same.value, same.low, same.p) == (0, None, None)
-    for weight in (0.05, 0.1, 0.3):  # of which rounding makes more than nothing, or nothing
+    for weight in (0.05, 0.1, 0.3):  # rounding leaves a spread in some of these
         alike = estimate_difference(measure_mean(np.full(12, -weight)), Sampling(np.arange(12)), "")
         assert alike.reason == "no interval: no case differs from the others"
 
 
-def test_a_mean_has_students_interval_and_p_value_by_group():
+def test_mean_has_students_interval_and_p_value_over_groups():
     values = np.random.default_rng(2).normal(0.4, 1, 12)
     theirs = ttest_1samp(values, 0)
     ours = estimate_difference(measure_mean(values), Sampling(np.arange(12)), "")
@@ -140,8 +137,8 @@ def test_a_mean_has_students_interval_and_p_value_by_group():
     assert copied.p == pytest.approx(ours.p)
 
 
-def test_a_group_that_holds_most_cases_is_not_taken_for_many():
-    """Of 21 groups one has half of the cases, all of the same luck."""
+def test_one_dominant_group_gets_a_valid_interval_or_none():
+    """One of 21 groups has half of the cases, and all of them share its luck."""
     groups = np.repeat(np.arange(21), [40] + [2] * 20)
     rng, held = np.random.default_rng(0), []
     for _ in range(400):
@@ -157,7 +154,7 @@ def test_a_group_that_holds_most_cases_is_not_taken_for_many():
     assert (found.low, found.reason) == (None, "no interval: one group has most of the cases")
 
 
-def test_training_sets_widen_a_cross_validation_by_nadeau_and_bengio():
+def test_cross_validation_widens_intervals_as_nadeau_and_bengio_do():
     assert inflate_for_training(5) == 1 + 5 / 4
     found = np.arange(200) < 120
     factor = np.sqrt(inflate_for_training(10))
@@ -170,13 +167,13 @@ def test_training_sets_widen_a_cross_validation_by_nadeau_and_bengio():
     assert summarise(values, inflation=4.0).high - 0.5 == pytest.approx(2 * (once.high - 0.5))
 
 
-def test_percentiles_by_hand():
+def test_bootstrap_interval_matches_known_percentiles():
     values = np.r_[0.5, np.linspace(0, 1, 1001)]
     expected = {"value": 0.5, "low": 0.025, "high": 0.975}
     assert summarise(values).model_dump(exclude_unset=True) == pytest.approx(expected)
 
 
-def test_a_few_undefined_resamples_are_left_out_but_many_leave_no_interval():
+def test_few_undefined_resamples_are_left_out_but_many_leave_no_interval():
     values = np.r_[0.5, np.linspace(0, 1, 100)]
     values[1:6] = np.nan  # 5 of 100
     assert summarise(values).low is not None
@@ -187,7 +184,7 @@ def test_a_few_undefined_resamples_are_left_out_but_many_leave_no_interval():
     )
 
 
-def test_a_metric_that_no_resample_changes_has_no_interval_but_a_reason():
+def test_constant_or_missing_resamples_give_no_interval_but_a_reason():
     for resampled, said in (
         (np.full(100, 1.0), "the same in all resamples"),
         ([], "too few groups"),
@@ -197,14 +194,14 @@ def test_a_metric_that_no_resample_changes_has_no_interval_but_a_reason():
         assert said in estimate.reason
 
 
-def test_an_interval_is_clipped_at_both_ends_if_there_is_one():
+def test_clip_ends_clips_both_ends_and_keeps_an_undefined_estimate():
     wide = Estimate(value=0.5, low=-0.2, high=1.3)
     assert clip_ends(wide, 0, 1) == Estimate(value=0.5, low=0.0, high=1.0)
     nothing = Estimate(value=None, low=None, high=None, reason="no case")
     assert clip_ends(nothing, 0, 1) == nothing
 
 
-def test_an_undefined_metric_keeps_its_reason():
+def test_undefined_metric_keeps_its_reason():
     expected = {"value": None, "low": None, "high": None, "reason": "one class only"}
     assert (
         summarise(np.full(11, np.nan), "one class only").model_dump(exclude_unset=True) == expected
@@ -217,23 +214,24 @@ def test_one_group_gives_a_value_but_no_interval():
     assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
 
 
-def test_no_cases_no_weights():
+def test_bootstrap_without_cases_draws_empty_weights():
     assert draw_weights(np.array([], dtype=str), replicates=5, seed=0).shape == (6, 0)
 
 
 @pytest.mark.parametrize(
     ("found", "size", "worth", "freedom"),
     [
-        # what is found in a pair is off 1 by 1, 1, 0, 0, -1, -1: 4 / 12^2, times
-        # (1 - 1/12) / (1 - 1/6), a tenth more; independent cases have half of copies' variance
+        # pairs find 1, 1, 0, 0, -1, -1 more than the expected 1: 4 / 12^2, times
+        # (1 - 1/12) / (1 - 1/6), a tenth more; independent cases have half the variance of copies
         ([2, 2, 1, 1, 0, 0], 2, 0.25 / (4 / 144 * 1.1), 1 / (1 / 4 / 11 + 1 / 4 / 5)),
-        # off by 4, 0, 0, 0, -4: 32 / 40^2, times (1 - 1/40) / (1 - 1/5); an eighth
+        # groups are off by 4, 0, 0, 0, -4: 32 / 40^2, times (1 - 1/40) / (1 - 1/5); independent
+        # cases have an eighth of the variance of copies
         ([8, 4, 4, 4, 0], 8, 0.25 / (0.02 * 0.975 / 0.8), 1 / (1 / 64 / 39 + 49 / 64 / 4)),
-        ([4, 4, 4, 4, 4], 8, 40, 39),  # as different as can be in a group: not more than all
-        ([8, 8, 0, 0, 0], 8, 5, 39),  # copies: not less than the groups
+        ([4, 4, 4, 4, 4], 8, 40, 39),  # groups do not differ: worth no more than all cases
+        ([8, 8, 0, 0, 0], 8, 5, 39),  # copies: worth no less than the groups
     ],
 )
-def test_a_share_of_groups_is_worth_cases_between_their_number_and_all(found, size, worth, freedom):
+def test_effective_number_of_cases_lies_between_groups_and_all_cases(found, size, worth, freedom):
     cases = np.concatenate([np.arange(size) < count for count in found])
     known, told = t.ppf(0.975, [len(cases) - 1, freedom])
     estimate = judge_share(cases, np.arange(len(cases)) // size)
@@ -241,7 +239,7 @@ def test_a_share_of_groups_is_worth_cases_between_their_number_and_all(found, si
     assert (estimate.low, estimate.high) == pytest.approx(expected, abs=1e-9)
 
 
-def test_an_auroc_has_the_degrees_of_freedom_of_brunner_and_munzel():
+def test_auroc_interval_has_brunner_and_munzels_degrees_of_freedom():
     scores, positive = normal_cases(np.random.default_rng(6), 30)
     positive[:9] = False
     placements = [np.mean(scores[positive, None] > scores[~positive], axis=axis) for axis in (1, 0)]
@@ -256,7 +254,7 @@ def test_an_auroc_has_the_degrees_of_freedom_of_brunner_and_munzel():
     assert (estimate.low, estimate.high) == pytest.approx(tuple(expected))
 
 
-def test_an_auroc_holds_the_truth_where_half_of_each_class_is_one_group():
+def test_auroc_intervals_hold_if_half_of_each_class_is_one_group():
     groups, rng = np.repeat(np.arange(32), np.tile([15] + [1] * 15, 2)), np.random.default_rng(0)
     positive, held = groups < 16, []
     for _ in range(400):
@@ -266,13 +264,13 @@ def test_an_auroc_holds_the_truth_where_half_of_each_class_is_one_group():
     assert np.mean(held) >= 0.93
 
 
-def test_an_auroc_of_equal_scores_is_certain():
+def test_auroc_of_equal_scores_has_an_interval_of_zero_width():
     estimate = judge_auroc(np.ones(40), np.arange(40) < 20)
     assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
 
 
-def test_f1_has_the_interval_of_the_overlap():
-    """Of 10 cases that are eczema or called so, 6 are both: F1 = 2 * 0.6 / 1.6."""
+def test_f1_interval_follows_from_that_of_the_overlap():
+    """Of 10 cases that are eczema or called eczema, 6 are both: F1 = 2 * 0.6 / 1.6."""
     positive, called = np.arange(30) < 8, (np.arange(30) >= 2) & (np.arange(30) < 10)
     estimate = estimate_f1(positive, called, Sampling(np.arange(30)), "one class")
     low, high = compute_wilson(0.6, 10)
@@ -283,13 +281,13 @@ def test_f1_has_the_interval_of_the_overlap():
     assert (alone.value, alone.reason) == (None, "one class")
 
 
-def test_a_perfect_auroc_of_a_cross_validation_is_less_sure():
+def test_perfect_auroc_of_a_cross_validation_has_a_wider_interval():
     positive = np.arange(60) < 12
     once, widened = (judge_auroc(positive * 1.0, positive, None, by) for by in (1.0, 2.25))
     assert widened.low == compute_wilson(1.0, 12 / 2.25)[0] < once.low
 
 
-def test_a_small_spread_is_one_and_what_rounding_makes_is_none():
+def test_small_spread_gives_an_interval_but_rounding_error_does_not():
     near = measure_mean(np.linspace(0.5, 0.501, 20))
     small = estimate_difference(near, Sampling(np.arange(20)), "")
     assert 0.5 < small.low < small.high < 0.501
@@ -300,7 +298,7 @@ def test_a_small_spread_is_one_and_what_rounding_makes_is_none():
         assert found.reason == "no interval: no case differs from the others"
 
 
-def test_the_rarer_kind_gives_the_degrees_of_freedom_and_is_named():
+def test_rarer_class_sets_the_degrees_of_freedom_and_is_named():
     positive, values = np.arange(60) < 12, np.random.default_rng(0).normal(0.3, 1, 60)
     classes, mean, sampling = (positive, ~positive), measure_mean(values), Sampling(np.arange(60))
     found = estimate_difference(mean, sampling, "", classes)

@@ -1,4 +1,4 @@
-"""Metrics: known answers, undefined cases, and agreement with scikit-learn under weights."""
+"""Tests for metrics: known values, undefined cases and agreement with scikit-learn."""
 
 import itertools
 
@@ -38,22 +38,22 @@ def test_auroc_is_undefined_without_both_classes(positive):
     assert np.isnan(auroc(np.arange(len(positive)), positive))
 
 
-def test_only_cases_of_one_model_are_compared():
-    """Each of two models is right about its own cases; between them lie only their offsets."""
+def test_auroc_compares_only_cases_of_the_same_model():
+    """Each of two models ranks its own cases correctly; only their offsets differ."""
     scores, positive, models = [0.1, 0.2, 0.8, 0.9], [False, True, False, True], [0, 0, 1, 1]
     assert auroc(scores, positive) == 0.75
     assert auroc(scores, positive, np.array(models)) == 1.0
     assert np.isnan(auroc(scores, positive, np.arange(4)))
 
 
-def test_models_count_by_their_pairs():
-    """The first model is wrong about its one pair, the second right about two of two."""
+def test_auroc_weights_models_by_their_number_of_pairs():
+    """The first model gets its only pair wrong; the second gets both of its pairs right."""
     scores, positive = [1.0, 0.0, 0.0, 0.0, 1.0], [False, True, False, False, True]
     assert auroc(scores, positive, np.array([0, 0, 1, 1, 1])) == 2 / 3
 
 
-def test_the_error_of_an_auroc_is_delongs():
-    """By their definition: the variances of the shares of pairs that each case wins."""
+def test_standard_error_of_auroc_is_delongs():
+    """DeLong's definition uses the variances of the shares of pairs that each case wins."""
     rng = np.random.default_rng(5)
     positive, scores = rng.random(50) < 0.3, rng.integers(0, 9, 50).astype(float)
     wins = np.sign(scores[positive][:, None] - scores[~positive]) / 2 + 0.5  # (eczema, others)
@@ -67,8 +67,8 @@ def test_the_error_of_an_auroc_is_delongs():
 
 
 @pytest.mark.parametrize("measure", ["auroc", "mean", "f1"])
-def test_an_influence_is_what_a_case_more_would_change(measure):
-    """The derivative by the weight of a case, by finite difference: 1000 copies and one more."""
+def test_influence_is_the_effect_of_one_more_copy_of_a_case(measure):
+    """The derivative by a case's weight is a finite difference: 1000 copies and one more."""
     rng = np.random.default_rng(6)
     scores, positive = rng.normal(size=12), np.arange(12) % 3 == 0
 
@@ -88,7 +88,7 @@ def test_an_influence_is_what_a_case_more_would_change(measure):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_figures_are_those_of_scikit_learn(seed):
+def test_metrics_match_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     positive, scores = rng.random(60) < 0.4, rng.integers(0, 12, 60) / 12
     called = scores >= 0.4
@@ -108,7 +108,7 @@ def test_figures_are_those_of_scikit_learn(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_figures_of_a_confusion_are_those_of_scikit_learn_under_weights(seed):
+def test_confusion_matrix_metrics_match_scikit_learn_with_weights(seed):
     rng = np.random.default_rng(seed)
     weights = rng.integers(0, 4, (5, 60)).astype("float64")
     grades, predicted = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
@@ -129,14 +129,14 @@ def test_figures_of_a_confusion_are_those_of_scikit_learn_under_weights(seed):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
-def test_confusion_counts_true_by_predicted():
+def test_confusion_matrix_has_true_rows_and_predicted_columns():
     confusion = metrics.compute_confusion(
         np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), np.array([1.0, 1.0, 3.0, 1.0]), 3
     )
     np.testing.assert_array_equal(confusion, [[1, 1, 0], [0, 3, 0], [1, 0, 0]])
 
 
-def test_with_one_class_what_needs_the_other_is_undefined():
+def test_metrics_that_need_the_missing_class_are_undefined():
     positive, called = np.ones(4, bool), np.array([True, True, True, False])
     assert np.isnan(metrics.measure_mean(~called, ~positive).value)
     assert np.isnan(metrics.measure_f1(positive, called).value)
@@ -144,7 +144,7 @@ def test_with_one_class_what_needs_the_other_is_undefined():
     assert np.isnan(metrics.measure_f1(~positive, called).value)
 
 
-def test_finding_no_positive_case_is_an_f1_of_zero():
+def test_f1_is_zero_when_no_positive_case_is_found():
     assert metrics.measure_f1(np.array([True, False]), np.array([False, False])).value == 0
 
 
@@ -153,8 +153,8 @@ def test_macro_f1_leaves_out_a_class_that_never_occurs():
     assert metrics.compute_macro_f1(np.array([[3.0, 1, 0], [1, 3, 0], [0, 1, 0]])) < 0.75
 
 
-def test_quadratic_kappa_and_grade_error_by_hand():
-    # one miss of distance 2 weighs 4; by chance, with margins (3, 2, 1) and (2, 2, 2), misses would
+def test_quadratic_kappa_and_grade_error_match_hand_computation():
+    # one miss of distance 2 weighs 4; with margins (3, 2, 1) and (2, 2, 2), chance misses would
     # weigh (30 + 8 + 10) / 6 = 8
     confusion = np.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]])
     assert metrics.compute_quadratic_kappa(confusion) == 1 - 4 / 8
@@ -183,7 +183,7 @@ def test_kappa_and_grade_error_at_the_extremes(confusion, kappa, error):
     )
 
 
-def test_the_best_kappa_is_that_of_the_best_of_all_rules():
+def test_best_kappa_is_that_of_the_best_possible_rule():
     rng = np.random.default_rng(4)
     for _ in range(5):
         expected = rng.choice([0.1, 0.6, 0.9, 1.2, 1.7], 40)

@@ -1,4 +1,4 @@
-"""Cases from rows by hand, and `predictions.csv` there and back."""
+"""Tests for averaging rows into cases, and for writing and reading `predictions.csv`."""
 
 import itertools
 
@@ -24,7 +24,7 @@ NAN = float("nan")
 
 
 def row(case_id, **values):
-    """A row with photo and text, all logits 0."""
+    """Builds a row with photo and text, and with all logits 0."""
     logits = [
         "eczema_image_logit",
         "eczema_text_logit",
@@ -83,7 +83,7 @@ def test_logits_are_averaged_over_the_rows_that_have_them():
     )
 
 
-def test_photos_of_a_case_are_pooled_and_rows_without_one_do_not_dilute_them():
+def test_rows_without_a_photo_do_not_dilute_the_pooled_photos():
     without = {"eczema_image_logit": NAN, "image_used": False}
     cases = average(
         row("a", eczema_logit=2.0, severity_logit_0=1.0),
@@ -97,7 +97,7 @@ def test_photos_of_a_case_are_pooled_and_rows_without_one_do_not_dilute_them():
     assert list(cases["rows"]) == [3, 2]
 
 
-def test_a_photo_unlike_training_says_nothing_where_another_is_known():
+def test_unfamiliar_photo_is_ignored_if_another_photo_is_known():
     bounds = dict(zip(BOUNDS, (-1.0, 1.0), strict=True))
     strange = {"known_image": False, "eczema_image_logit": 9.0, "eczema_logit": 9.0}
     familiar = {"known_image": True, "eczema_image_logit": -2.0, "eczema_logit": -3.0}
@@ -115,7 +115,7 @@ EVERYWHERE = list(itertools.product([False, True], repeat=4))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(EVERYWHERE)), min_size=1, max_size=8))
-def test_somebody_speaks_for_every_case_and_nobody_against_what_is_known(rows):
+def test_some_row_speaks_for_every_case_and_known_inputs_come_first(rows):
     cases = np.array([case for case, _ in rows])
     flags = np.array([flags for _, flags in rows])
     used = {"image": flags[:, 0], "text": flags[:, 1]}
@@ -129,11 +129,11 @@ def test_somebody_speaks_for_every_case_and_nobody_against_what_is_known(rows):
                 assert not (speaks[name] & ~known[name])[own].any()
     together = find_speaking_rows(np.zeros(len(cases)), used, known)
     both = known["image"] & known["text"]
-    if both.any():  # then nothing else counts
+    if both.any():  # then no other row speaks
         assert (together["fusion"] == both).all()
 
 
-def test_labels_of_a_case():
+def test_case_labels_are_the_mean_or_the_first_that_is_given():
     cases = average(
         row("a", eczema=NAN, consistency="", severity="", skin_tone="", posterior_image=NAN),
         row(
@@ -160,7 +160,7 @@ def test_labels_of_a_case():
     assert list(cases.loc[1, ["consistency", "severity", "skin_tone"]]) == ["", "", ""]
 
 
-def test_a_case_in_two_groups_is_an_error_that_names_it():
+def test_error_names_every_case_in_two_groups():
     with pytest.raises(DataError, match=r"2 faults.*\n.*'a': group_id is 'g1', 'g2'\n.*'c'"):
         average(
             row("a", group_id="g2"),
@@ -171,13 +171,13 @@ def test_a_case_in_two_groups_is_an_error_that_names_it():
         )
 
 
-def test_no_rows_no_cases():
+def test_no_rows_give_an_empty_table_with_its_columns():
     cases = average_rows_by_case(pd.DataFrame([row("a")]).head(0))
     assert len(cases) == 0
     assert {"p_image", "severity_mild", "severity_predicted"} <= set(cases)
 
 
-def test_consistency_is_a_softmax_and_absent_without_text():
+def test_consistency_is_a_softmax_and_undefined_without_logits():
     cases = average(
         row(
             "a",
@@ -193,10 +193,11 @@ def test_consistency_is_a_softmax_and_absent_without_text():
     np.testing.assert_allclose(
         cases[columns], [[0.2, 0.5, 0.3], [NAN] * 3, [1, 0, 0], [1 / 3] * 3], atol=1e-15
     )
-    assert list(cases["consistency_predicted"]) == ["other", "", "eczema", ""]  # d: never told
+    # the logits of d are equal, as in a head that was never trained
+    assert list(cases["consistency_predicted"]) == ["other", "", "eczema", ""]
 
 
-def test_severity_comes_from_cumulative_logits():
+def test_severity_is_computed_from_cumulative_logits():
     logits = np.log(
         [[4.0, 0.25], [0.25, 1 / 9], [9.0, 4.0]]
     )  # P(> mild), P(> moderate) = (0.8, 0.2), (0.2, 0.1), (0.9, 0.8)
@@ -212,14 +213,14 @@ def test_severity_comes_from_cumulative_logits():
     assert list(cases["severity_predicted"]) == ["moderate", "mild", "severe"]
 
 
-def test_the_predicted_severity_is_the_median_grade():
+def test_predicted_severity_is_the_median_grade():
     cases = average(
         row("a", severity_logit_0=np.log(0.6 / 0.4), severity_logit_1=np.log(0.35 / 0.65))
-    )  # 0.40, 0.25, 0.35
+    )  # P = 0.40, 0.25, 0.35
     assert list(cases["severity_predicted"]) == ["moderate"]
 
 
-def test_a_grade_is_not_known_where_nothing_tells_it():
+def test_predicted_grade_is_empty_without_evidence_for_it():
     told, even, known = [0.2, 0.5, 0.3], [1 / 3] * 3, np.array([False, False, False])
     assert list(name_grades(np.array([told, even, [NAN] * 3]), known)) == ["moderate", "", ""]
     assert list(name_grades(np.array([told]), np.array([True]))) == [""]
@@ -234,13 +235,13 @@ def test_a_grade_is_not_known_where_nothing_tells_it():
 
 
 @pytest.mark.parametrize("logits", [[800.0, -800.0], [-800.0, -800.0], [0.0, 1e-9], [-1.0, 3.0]])
-def test_grade_probabilities_are_probabilities_even_for_wild_logits(logits):
+def test_grade_probabilities_are_valid_for_extreme_logits(logits):
     probabilities = compute_grade_probabilities(np.array([logits]))
     assert (probabilities >= 0).all()
     assert probabilities.sum() == pytest.approx(1)
 
 
-def test_cases_count_for_a_head_with_label_and_probability():
+def test_head_is_scored_on_cases_with_a_label_and_a_probability():
     cases = average(row("a", eczema=1.0), row("b"), row("c", eczema=0.0, eczema_image_logit=NAN))
     assert list(is_scored(cases, "image")) == [True, False, False]
     assert list(is_scored(cases, "fusion")) == [True, False, True]
@@ -282,7 +283,7 @@ def test_predictions_are_read_back_as_written(tmp_path):
     )
 
 
-def test_no_text_cell_is_run_by_a_spreadsheet_and_numbers_stay_numbers(tmp_path):
+def test_formula_like_text_is_escaped_and_numbers_are_not(tmp_path):
     write_csv(
         tmp_path / "predictions.csv",
         average(row("=cmd()", group_id="-1000600354148496558", source="@x")),
@@ -296,7 +297,7 @@ def test_no_text_cell_is_run_by_a_spreadsheet_and_numbers_stay_numbers(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"case_id,p_image\na,zero\n", b"\xff\xfe\x00"])
-def test_a_table_that_cannot_be_read_is_one_clear_error(tmp_path, content):
+def test_unreadable_table_is_a_clear_error(tmp_path, content):
     if content is not None:
         (tmp_path / "predictions.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"predictions\.csv: not a readable table"):

@@ -1,4 +1,4 @@
-"""The metrics as a whole, the table and the plots, on simulated cases whose limits are known."""
+"""Tests for all metrics, their table and plots, on simulated cases with known limits."""
 
 import json
 import math
@@ -33,9 +33,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
-    """Photo and text each see a normal score, shifted for eczema.
+    """Simulates cases whose photo and text each show a normal score, shifted for eczema.
 
-    The exact posteriors are known, the model's logits are noisy ones.
+    The exact posteriors are known; the model's logits are noisy versions of theirs.
     """
     rng = np.random.default_rng(seed)
     eczema = rng.random(count) < 0.4
@@ -92,7 +92,7 @@ def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
 
 
 def compute_json(*arguments, **options) -> dict:
-    """Metrics as they stand in `metrics.json`."""
+    """Computes metrics in the form of `metrics.json`."""
     found = compute_metrics(*arguments, **CHOSEN | options)
     return found.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
@@ -107,7 +107,7 @@ def metrics(cases):
     return compute_json(cases, THRESHOLDS, replicates=200)
 
 
-def test_offsets_between_the_models_of_a_cross_validation_change_no_auroc(cases):
+def test_offsets_between_fold_models_do_not_change_auroc(cases):
     folds = cases.assign(fold=np.arange(len(cases)) % 5, repeat=np.arange(len(cases)) % 2)
     offset = 3.0 * folds["fold"] - 5.0 * folds["repeat"]
     moved = folds.assign(p_text=1 / (1 + np.exp(-folds["eczema_text_logit"] - offset)))
@@ -118,7 +118,7 @@ def test_offsets_between_the_models_of_a_cross_validation_change_no_auroc(cases)
     assert before["sensitivity"] != after["sensitivity"]
 
 
-def test_figures_are_those_of_scikit_learn(cases, metrics):
+def test_metrics_of_each_head_match_scikit_learn(cases, metrics):
     for modality in HEADS:
         scored = cases[cases[f"p_{modality}"].notna()]
         head = metrics["heads"][modality]
@@ -138,14 +138,14 @@ def test_figures_are_those_of_scikit_learn(cases, metrics):
         )
 
 
-def test_operating_points_are_judged_by_kind_of_case(cases):
+def test_operating_points_are_judged_per_kind_of_case(cases):
     points = {"sensitivity 0.9": {"image": 0.2, "fusion": 0.3}}
     found = compute_json(cases, THRESHOLDS, points=points, prevalences=[0.1], replicates=20)
     judged = {(point["kind"], point["aim"]): point for point in found["operating_points"]}
     assert list(judged) == [
         ("image", "Youden"),
         ("image", "sensitivity 0.9"),
-        ("text", "Youden"),  # nothing reached 0.9 with a text
+        ("text", "Youden"),  # text has no threshold for 0.9
         ("fusion", "Youden"),
         ("fusion", "sensitivity 0.9"),
     ]
@@ -164,7 +164,7 @@ def test_operating_points_are_judged_by_kind_of_case(cases):
         assert stated["prevalence"] == 0.1
 
 
-def test_the_shape_is_that_of_metrics_json(metrics):
+def test_metrics_have_the_structure_of_metrics_json(metrics):
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert (metrics["split"], metrics["cases"], metrics["labelled"]) == ("test", 400, 400)
     for block in (metrics, *metrics["subsets"].values()):
@@ -179,7 +179,7 @@ def test_the_shape_is_that_of_metrics_json(metrics):
         assert 0 < estimate["low"] < estimate["value"] < estimate["high"] < 1
 
 
-def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases, tmp_path):
+def test_metrics_json_keeps_key_order_and_is_read_back_as_written(cases, tmp_path):
     found = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
     found.write(tmp_path / "metrics.json")
     read = Metrics.read(tmp_path / "metrics.json")
@@ -219,7 +219,7 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
     ]
 
 
-def test_fusion_gain_is_over_the_better_head_on_cases_with_both(cases, metrics):
+def test_fusion_gain_is_over_the_better_single_head_on_cases_with_both(cases, metrics):
     both = cases[cases["image_used"] & cases["text_used"]]
     aurocs = {modality: roc_auc_score(both["eczema"], both[f"p_{modality}"]) for modality in HEADS}
     gain = metrics["fusion_gain"]
@@ -228,13 +228,13 @@ def test_fusion_gain_is_over_the_better_head_on_cases_with_both(cases, metrics):
     assert 0 < gain["low"] < gain["value"] < gain["high"]
 
 
-def test_a_fusion_that_only_copies_the_photo_gains_exactly_nothing(cases):
+def test_fusion_that_copies_the_photo_has_a_gain_of_exactly_zero(cases):
     copied = cases.assign(p_fusion=cases["p_image"], p_text=1 - cases["p_image"])
     gain = compute_json(copied, THRESHOLDS, replicates=50)["fusion_gain"]
     assert (gain["over"], gain["value"], gain["low"], gain["high"]) == ("image", 0, None, None)
 
 
-def test_a_case_is_positive_above_the_given_share_of_votes(cases):
+def test_case_is_positive_only_above_the_label_threshold(cases):
     soft = cases.assign(eczema=np.where(cases["eczema"] > 0, 0.6, 0.3))
     assert (
         compute_json(soft, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)["heads"][
@@ -250,8 +250,8 @@ def test_a_case_is_positive_above_the_given_share_of_votes(cases):
     )
 
 
-def test_a_model_of_yes_and_no_is_calibrated_on_yes_and_no(cases):
-    """Whoever learned "any vote" is not too high where a third of the votes is a label."""
+def test_calibration_uses_hard_labels_without_soft_labels(cases):
+    """A model that learned "any vote" is not too high if only a third of the votes are eczema."""
     shares = cases.assign(eczema=cases["eczema"] / 3)
     found = {}
     for soft in (True, False):
@@ -264,7 +264,7 @@ def test_a_model_of_yes_and_no_is_calibrated_on_yes_and_no(cases):
     assert too_high == pytest.approx(cases["eczema"].mean() * 2 / 3, abs=0.03)
 
 
-def test_repeats_of_a_cross_validation_count_a_case_once(cases):
+def test_cross_validation_repeats_count_each_case_once(cases):
     cases = cases.assign(decision=np.where(cases.index % 4, "eczema", "cannot tell"))
     cases = cases.assign(known_image=cases["image_used"], known_text=cases["text_used"])
     cases = cases.assign(undecided_from=-1.0, undecided_to=1.0)
@@ -294,7 +294,7 @@ def test_unlabelled_cases_are_counted_but_not_scored(cases):
     )
 
 
-def test_subsets_by_hand():
+def test_subsets_contain_the_expected_cases():
     nan = float("nan")
     cases = pd.DataFrame(
         {
@@ -321,8 +321,11 @@ def test_subsets_by_hand():
     ) == [0, 1]
 
 
-def test_known_and_new_wordings_are_judged_apart(cases):
-    """As the same cases by themselves; a cross-validation has learned from both kinds."""
+def test_known_and_new_wordings_are_judged_separately(cases):
+    """Each kind gets the metrics that its cases would have by themselves.
+
+    A cross-validation has learned from both kinds, so it judges neither.
+    """
     cases["wordings"] = np.array(["known", "new", "", "known"])[np.arange(len(cases)) % 4]
     metrics = compute_json(cases, THRESHOLDS, replicates=20)
     for name in ("known", "new"):
@@ -338,7 +341,7 @@ def test_known_and_new_wordings_are_judged_apart(cases):
     assert "wordings" not in compute_json(folds, THRESHOLDS, replicates=20)
 
 
-def test_fusion_helps_most_where_the_photo_is_ambiguous(metrics):
+def test_fusion_helps_where_the_photo_is_ambiguous(metrics):
     subset = metrics["subsets"]["image_ambiguous"]
     assert (
         subset["heads"]["fusion"]["auroc"]["value"] - subset["heads"]["image"]["auroc"]["value"]
@@ -350,7 +353,7 @@ def test_fusion_helps_most_where_the_photo_is_ambiguous(metrics):
     )
 
 
-def test_data_without_known_posteriors_have_no_limit(cases):
+def test_data_without_known_posteriors_has_no_limit(cases):
     metrics = compute_json(
         cases.drop(columns=[f"posterior_{modality}" for modality in HEADS]),
         THRESHOLDS,
@@ -360,14 +363,14 @@ def test_data_without_known_posteriors_have_no_limit(cases):
     assert metrics["subsets"]["image_ambiguous"]["defined_by"] == "model probability"
 
 
-def test_consistency_and_severity_count_labelled_cases(cases, metrics):
+def test_consistency_and_severity_are_judged_on_labelled_cases(cases, metrics):
     consistency, severity = metrics["consistency"], metrics["severity"]
     assert (
         consistency["cases"]
         == cases["text_used"].sum()
         == np.sum(consistency["confusion"]["counts"])
     )
-    told = cases[(cases["eczema"] > 0.5) & (cases["severity_predicted"] != "")]  # of eczema alone
+    told = cases[(cases["eczema"] > 0.5) & (cases["severity_predicted"] != "")]  # only of eczema
     assert severity["cases"] == len(told) < len(cases)
     assert np.sum(severity["confusion"]["counts"], axis=1).tolist() == [
         (told["severity"] == grade).sum() for grade in SEVERITY
@@ -412,7 +415,7 @@ def test_one_class_gives_null_with_a_reason(cases, label):
     assert "photo, AUROC, F1" in format_text(build_results(Metrics.model_validate(metrics)))
 
 
-def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
+def test_no_cases_give_null_metrics_a_table_and_plots(cases, tmp_path):
     metrics = compute_json(cases.head(0), THRESHOLDS, replicates=20)
     json.dumps(metrics, allow_nan=False)
     assert metrics["heads"]["text"]["auroc"]["reason"] == "no labelled case has a text"
@@ -420,7 +423,7 @@ def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
     write_plots(tmp_path, cases.head(0), Metrics.model_validate(metrics))
 
 
-def test_the_order_of_cases_changes_nothing(cases, metrics):
+def test_order_of_cases_does_not_change_auroc(cases, metrics):
     shuffled = compute_json(cases.sample(frac=1, random_state=0), THRESHOLDS, replicates=200)
     for modality in HEADS:
         assert shuffled["heads"][modality]["auroc"] == pytest.approx(
@@ -428,13 +431,13 @@ def test_the_order_of_cases_changes_nothing(cases, metrics):
         )
 
 
-def test_500_cases_take_seconds():
+def test_evaluation_of_500_cases_takes_seconds():
     start = time.perf_counter()
     compute_json(simulate_cases(500), THRESHOLDS, replicates=1000)
     assert time.perf_counter() - start < 10  # 0.3 s on two idle cores
 
 
-def test_the_table_fits_a_screen_and_shows_every_head(metrics):
+def test_table_fits_100_columns_and_shows_the_photo_metrics(metrics):
     table = format_text(build_results(Metrics.model_validate(metrics)))
     assert max(map(len, table.splitlines())) <= 100
     photo = next(line for line in table.splitlines() if line.startswith("photo  "))
@@ -447,7 +450,7 @@ def test_the_table_fits_a_screen_and_shows_every_head(metrics):
 
 
 @pytest.mark.parametrize("name", [ROC, PR])
-def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, name):
+def test_plots_are_reproducible_png_files_with_a_curve_per_head(cases, metrics, tmp_path, name):
     for folder in (tmp_path / "new" / "a", tmp_path / "b"):
         write_plots(folder, cases, Metrics.model_validate(metrics))
     first, second = tmp_path / "new" / "a" / name, tmp_path / "b" / name
@@ -462,7 +465,7 @@ def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, na
     } <= colours  # a curve for each head
 
 
-def test_areas_drawn_are_those_reported_and_dots_are_at_the_thresholds(
+def test_drawn_areas_are_the_reported_ones_and_dots_are_at_thresholds(
     cases, metrics, tmp_path, monkeypatch
 ):
     drawn, build = [], plots._build_axes
@@ -485,8 +488,8 @@ def test_areas_drawn_are_those_reported_and_dots_are_at_the_thresholds(
         assert dot.get_data() == ([found], [pytest.approx(right)])
 
 
-def test_dots_are_the_figures_of_the_tables_where_thresholds_differ(monkeypatch):
-    """Fusion decides a photo alone or a text alone by the threshold of its head."""
+def test_dots_match_the_reported_metrics_if_thresholds_differ(monkeypatch):
+    """Fusion decides cases with only a photo or only a text by the threshold of that head."""
     cases, dots = simulate_cases(300), []
     metrics = compute_json(cases, {"image": 0.2, "text": 0.8, "fusion": 0.5}, replicates=20)
     monkeypatch.setattr(plots, "_draw_dot", lambda _, x, y, colour: dots.append((x, y)))
@@ -499,7 +502,7 @@ def test_dots_are_the_figures_of_the_tables_where_thresholds_differ(monkeypatch)
 
 
 @pytest.mark.parametrize(("count", "enough"), [(9, False), (10, True)])
-def test_a_metric_of_few_cases_has_no_interval(cases, count: int, enough: bool):
+def test_metric_has_an_interval_only_with_ten_or_more_cases(cases, count: int, enough: bool):
     asked = cases["text_used"] & (cases["severity_predicted"] != "")
     few = asked & (asked.cumsum() <= count)
     told = {name: cases[name].where(few, "") for name in ("consistency", "severity")}
@@ -514,7 +517,7 @@ def test_a_metric_of_few_cases_has_no_interval(cases, count: int, enough: bool):
         assert enough or (figure["low"], figure["high"]) == (None, None)
 
 
-def test_a_case_with_one_modality_is_judged_by_its_own_threshold():
+def test_case_with_only_a_photo_is_judged_by_the_photo_threshold():
     cases = simulate_cases(300, seed=5)
     alone = cases["image_used"] & ~cases["text_used"]
     for image_threshold, found in ((0.0, 1.0), (1.1, 0.0)):
@@ -524,7 +527,7 @@ def test_a_case_with_one_modality_is_judged_by_its_own_threshold():
         assert subset["heads"]["fusion"]["sensitivity"]["value"] == found
 
 
-def test_the_fields_that_fusion_is_told_are_recorded_where_there_are_any():
+def test_clinical_fields_of_fusion_are_recorded_if_there_are_any():
     for clinical, told in ((("age",), ["age"]), ((), None)):
         metrics = compute_metrics(
             simulate_cases(100),

@@ -1,4 +1,4 @@
-"""Subgroups: planted gaps are found, absent ones are not, and what is too small is said."""
+"""Tests for subgroups: planted gaps, false alarms, corrections and subgroups that are too small."""
 
 from unittest.mock import Mock
 
@@ -26,7 +26,7 @@ def judge(cases: pd.DataFrame) -> subgroups.Subgroups:
 
 
 def plant_gap(count: int, gap: float, seed: int) -> pd.DataFrame:
-    """Cases whose AUROC is 0.85, and lower by `gap` in the two darkest skin tones."""
+    """Simulates cases whose AUROC is 0.85, and lower by `gap` in the two darkest skin tones."""
     rng = np.random.default_rng(seed)
     cases = simulate_cases(count, seed)
     tone = rng.choice(["I", "II", "III", "IV", "V", "VI"], count)
@@ -39,14 +39,14 @@ def plant_gap(count: int, gap: float, seed: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_planted_gap_of_0_10_is_found(seed):
+def test_planted_gap_of_0_10_is_found(seed):
     gap = judge(plant_gap(2400, 0.10, seed)).factors["skin_tone"].gaps["auroc"]
     assert (gap.low, gap.found) == ("V-VI", True)
     assert gap.difference.low > 0
     assert gap.difference.low < 0.10 < gap.difference.high
 
 
-def test_a_group_that_has_most_cases_leaves_the_other_gaps():
+def test_dominant_group_removes_only_the_gap_without_an_interval():
     cases = plant_gap(700, 0, 0).assign(group_id=[*["clinic"] * 600, *map(str, range(100))])
     factor = judge(cases).factors["sex"]
     assert {found.in_the_large.low for found in factor.subgroups.values()} == {None}
@@ -56,7 +56,7 @@ def test_a_group_that_has_most_cases_leaves_the_other_gaps():
     assert "nan" not in str(build_subgroups(metrics.subgroups, "eczema"))
 
 
-def test_a_planted_absence_is_called_a_gap_at_most_once_in_20_evaluations():
+def test_evaluations_without_a_planted_gap_rarely_find_one():
     found = [
         any(
             gap.found
@@ -65,10 +65,10 @@ def test_a_planted_absence_is_called_a_gap_at_most_once_in_20_evaluations():
         )
         for seed in range(40)
     ]
-    assert np.mean(found) <= 0.1  # above that in one of 1000 such tests, were it 1 in 20
+    assert np.mean(found) <= 0.1  # at a rate of 1 in 20, one in 20 such tests would exceed it
 
 
-def test_each_subgroup_is_judged_by_its_own_cases():
+def test_each_subgroup_is_judged_on_its_own_cases():
     cases = plant_gap(600, 0.1, 0)
     dark = cases[cases["skin_tone"].isin(["V", "VI"])]
     found = judge(cases).factors["skin_tone"].subgroups["V-VI"]
@@ -80,8 +80,8 @@ def test_each_subgroup_is_judged_by_its_own_cases():
     assert found.in_the_large.value == pytest.approx((dark["p_fusion"] - dark["eczema"]).mean())
 
 
-def test_gaps_are_corrected_for_all_pairs_and_for_looking_at_others():
-    """Means of three samples, each case a group of its own: Welch's test, times three pairs."""
+def test_gaps_are_corrected_for_all_pairs_and_other_comparisons():
+    """For means of three ungrouped samples, p is that of Welch's test, times three pairs."""
     rng = np.random.default_rng(0)
     values, which = rng.normal(0, 1, 900), np.arange(900) % 3
     measured = {
@@ -102,7 +102,7 @@ def test_gaps_are_corrected_for_all_pairs_and_for_looking_at_others():
     assert (gap.difference.low > 0) == gap.found
 
 
-def test_a_gap_is_as_unsure_as_the_ends_that_face_each_other_and_the_clearest_is_told():
+def test_gap_interval_uses_facing_ends_and_the_clearest_gap_is_reported():
     ends = {"a": (0.9, 0.8, 0.95), "b": (0.5, 0.45, 0.7), "few": (0.2, 0.0, 0.9)}
     measured = {
         name: Mock(mean=Estimate(value=value, low=low, high=high))
@@ -116,14 +116,15 @@ def test_a_gap_is_as_unsure_as_the_ends_that_face_each_other_and_the_clearest_is
     assert gap.difference.high == pytest.approx(0.4 + np.hypot(0.95 - 0.9, 0.5 - 0.45))
     assert gap.difference.p == pytest.approx(2 * norm.sf(norm.ppf(0.975) * 0.4 / below))
     of_three = subgroups._find_gap(measured, "mean", share=1)
-    assert (of_three.high, of_three.low) == ("a", "b")  # from "a" to "few" it is further
+    # the gap from "a" to "few" is larger, but less clear
+    assert (of_three.high, of_three.low) == ("a", "b")
     assert of_three.difference.p == pytest.approx(3 * gap.difference.p)
     same = dict.fromkeys(("b", "c"), measured["b"])
     assert subgroups._find_gap(same, "mean", share=1 / 4).difference.p == 1
 
 
-def test_a_small_subgroup_without_a_mistake_shows_no_gap():
-    """12 of 12 may well be 9 of 10: its own interval begins at 0.76."""
+def test_small_subgroup_rarely_shows_a_false_gap():
+    """12 of 12 may well be 9 of 10 in truth: the subgroup's own interval begins at 0.76."""
     rng = np.random.default_rng(0)
     found = 0
     for _ in range(40):
@@ -140,14 +141,15 @@ def test_a_small_subgroup_without_a_mistake_shows_no_gap():
         )
         gaps = judge(cases).factors["sex"].gaps
         found += any(gap.found for gap in gaps.values())
-    assert found <= 4  # one in twenty; by the sample's own errors it was half
+    # 1 in 20 is the aim; with the sample's own standard errors it was half
+    assert found <= 4
 
 
 def test_subgroups_with_too_few_cases_are_named_but_not_judged():
     cases = plant_gap(300, 0, 0)
     cases["age_group"] = np.where(cases.index < 8, "60+", "18-59")
     found = judge(cases).factors["age_group"]
-    assert judge(cases).comparisons == 2 * len(subgroups.SUBGROUP_METRICS)  # of tone and sex
+    assert judge(cases).comparisons == 2 * len(subgroups.SUBGROUP_METRICS)  # skin tone and sex
     assert list(found.subgroups) == ["18-59", "60+"]
     few = found.subgroups["60+"]
     assert (few.cases, few.auroc.value, found.gaps) == (8, None, {})
@@ -166,7 +168,7 @@ def test_ten_groups_of_each_class_are_enough(of_each: int, enough: bool):
     assert (found.subgroups["60+"].sensitivity.low is not None, bool(found.gaps)) == (enough,) * 2
 
 
-def test_shares_of_a_subgroup_are_as_sure_as_their_own_class_is_large():
+def test_subgroup_shares_have_the_interval_of_their_own_class_size():
     cases = plant_gap(300, 0, 0).assign(group_id=np.arange(300).astype(str))
     positive = cases["eczema"] > 0.5
     few = [*cases[positive].index[:12], *cases[~positive].index[:30]]
@@ -176,7 +178,7 @@ def test_shares_of_a_subgroup_are_as_sure_as_their_own_class_is_large():
         assert (share.low, share.high) == pytest.approx(compute_wilson(share.value, count))
 
 
-def test_factors_by_hand():
+def test_factors_sort_values_into_the_expected_subgroups():
     cases = pd.DataFrame(
         {
             "skin_tone": ["I", "V", "III-IV", ""],
@@ -193,7 +195,7 @@ def test_factors_by_hand():
     }
 
 
-def test_data_that_tell_nobody_apart_have_no_subgroups():
+def test_data_without_factors_has_no_subgroups():
     metrics = compute_metrics(
         simulate_cases(100), THRESHOLDS, label_threshold=0.5, seed=0, replicates=20
     )
@@ -202,8 +204,8 @@ def test_data_that_tell_nobody_apart_have_no_subgroups():
     assert isinstance(metrics, Metrics)
 
 
-def test_patients_who_are_in_more_subgroups_than_there_are_patients_have_a_wide_gap():
-    """Twelve patients, each seen at fourteen sites with eczema and without."""
+def test_no_gap_is_found_between_sites_that_see_the_same_patients():
+    """Each of twelve patients is seen at fourteen sites, with eczema and without."""
     cases = simulate_cases(600).query("text_used and image_used").head(336).reset_index(drop=True)
     place = np.arange(336)
     cases = cases.assign(

@@ -1,6 +1,7 @@
-"""Thresholds: Youden's best cut, halfway between neighbours; ties go to the middle.
+"""Tests for thresholds, by Youden's index or to reach a sensitivity or specificity.
 
-Where there is none, 0.5 and a warning.
+Youden's threshold lies halfway between neighbours, and ties go to the one nearest to 0.5. If there
+is none, it is 0.5 and a warning is logged.
 """
 
 import logging
@@ -31,12 +32,12 @@ from eczema_tf.evaluation.thresholds import (
         ([0.2, 0.4, 0.4, 0.6], [0, 0, 1, 1], 0.5),  # J = 1/2 at 0.3 and 0.5
     ],
 )
-def test_the_best_cut_by_hand(probabilities, positive, expected):
+def test_best_threshold_matches_hand_computation(probabilities, positive, expected):
     threshold, reason = maximise_youden(np.array(probabilities), np.array(positive, dtype=bool))
     assert (threshold, reason) == (pytest.approx(expected), "")
 
 
-def test_no_other_cut_is_better():
+def test_no_other_threshold_is_better():
     rng = np.random.default_rng(0)
     for _ in range(20):
         positive = rng.random(40) < 0.5
@@ -59,7 +60,7 @@ def test_no_other_cut_is_better():
         ([0.9, 0.1], [0, 1], "better than chance"),
     ],
 )
-def test_where_there_is_no_best_cut_it_is_one_half_with_a_reason(probabilities, positive, reason):
+def test_threshold_is_one_half_with_a_reason_if_none_is_best(probabilities, positive, reason):
     threshold, why = maximise_youden(np.array(probabilities), np.array(positive, dtype=bool))
     assert threshold == 0.5
     assert reason in why
@@ -67,14 +68,14 @@ def test_where_there_is_no_best_cut_it_is_one_half_with_a_reason(probabilities, 
 
 @pytest.mark.parametrize(
     "low", [0.3, np.nextafter(0.3, 1)]
-)  # halfway rounds up from one and down from the other
-def test_neighbouring_floats_are_still_told_apart(low):
+)  # the midpoint rounds up from one and down from the other
+def test_threshold_separates_neighbouring_floats(low):
     high = np.nextafter(low, 1)
     threshold, _ = maximise_youden(np.array([low, high]), np.array([False, True]))
     assert low < threshold <= high
 
 
-def test_each_head_is_judged_on_its_own_labelled_cases(caplog):
+def test_each_head_gets_a_threshold_from_its_own_labelled_cases(caplog):
     nan = float("nan")
     cases = pd.DataFrame(
         {
@@ -93,13 +94,13 @@ def test_each_head_is_judged_on_its_own_labelled_cases(caplog):
     assert choose_thresholds(cases, label_threshold=0.3)["image"] == pytest.approx(0.15)
 
 
-def test_a_case_with_one_modality_is_decided_by_its_threshold():
+def test_choose_kind_returns_the_only_modality_or_fusion():
     assert choose_kind(image_used=True, text_used=True) == "fusion"
     assert choose_kind(image_used=True, text_used=False) == "image"
     assert choose_kind(image_used=False, text_used=True) == "text"
 
 
-def test_the_threshold_of_fusion_is_chosen_on_cases_with_photo_and_text():
+def test_fusion_threshold_is_chosen_on_cases_with_photo_and_text():
     probabilities = [0.1, 0.2, 0.6, 0.7, 0.9, 0.95]
     cases = pd.DataFrame(
         {
@@ -125,8 +126,8 @@ def choose(probabilities, positive, sensitivities=(), specificities=()) -> dict:
     return choose_points(cases, 0.5, sensitivities=sensitivities, specificities=specificities)
 
 
-def test_points_that_reach_a_share_by_hand():
-    """Eczema has 0.2, 0.4, 0.6, 0.8 and 0.9: four of five are 0.8."""
+def test_points_that_reach_a_share_match_hand_computation():
+    """Eczema cases get 0.2, 0.4, 0.6, 0.8 and 0.9; four of the five are a share of 0.8."""
     probabilities = [0.1, 0.3, 0.5, 0.7, 0.2, 0.4, 0.6, 0.8, 0.9]
     positive = [0, 0, 0, 0, 1, 1, 1, 1, 1]
     points = choose(probabilities, positive, [0.8, 0.81], [0.75, 0.76])
@@ -141,7 +142,7 @@ def test_points_that_reach_a_share_by_hand():
     )
 
 
-def test_points_are_the_corners_of_the_roc_curve_of_scikit_learn():
+def test_points_are_corners_of_scikit_learns_roc_curve():
     rng = np.random.default_rng(0)
     positive = rng.random(300) < 0.4
     probabilities = np.clip(rng.normal(0.4 + 0.2 * positive, 0.2), 0, 1).round(2)
@@ -152,19 +153,20 @@ def test_points_are_the_corners_of_the_roc_curve_of_scikit_learn():
         called = probabilities >= thresholds["fusion"]
         seen = called[~positive].mean(), called[positive].mean()
         reached = sensitivity >= float(share)
-        best = (false_alarms[reached][0], sensitivity[reached][0])  # of both, the first to reach
+        # the first corner to reach the share, for both coordinates
+        best = (false_alarms[reached][0], sensitivity[reached][0])
         if goal == "specificity":
             reached = 1 - false_alarms >= float(share)
             best = (false_alarms[reached][-1], sensitivity[reached][-1])
         assert seen == pytest.approx(best)
 
 
-def test_a_share_out_of_reach_calls_everybody_or_nobody():
+def test_unreachable_share_calls_everybody_or_nobody():
     points = choose([0.9, 0.1], [0, 1], [0.9], [0.9])  # the wrong way round
     assert points["sensitivity 0.9"]["text"] <= 0.1
     assert points["specificity 0.9"]["text"] > 0.9
 
 
-def test_one_class_has_no_points():
+def test_one_class_or_no_cases_give_no_points():
     assert choose([0.1, 0.9], [1, 1], [0.9], [0.9]) == {}
     assert choose([], [], [0.9], [0.9]) == {}

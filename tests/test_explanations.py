@@ -1,4 +1,4 @@
-"""`evaluate` on a tiny run, with explanations and stress tests: all figures, in their ranges."""
+"""Tests the figures of `evaluate --explanations` and `--robustness` on a tiny run."""
 
 import html
 import json
@@ -35,7 +35,7 @@ CASES = 14
 
 @pytest.fixture(scope="module")
 def workplace(main_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data and a finished run, to be written into."""
+    """Copies of prepared data and a finished run, which tests may change."""
     folder = tmp_path_factory.mktemp("explanations")
     for name in ("synthetic", "run"):
         shutil.copytree(main_job / name, folder / name)
@@ -69,7 +69,7 @@ def estimates(part: object) -> list[dict]:
     ]
 
 
-def test_every_figure_is_there_with_its_rivals(figures: dict):
+def test_every_figure_comes_with_its_baselines(figures: dict):
     assert (figures["split"], figures["cases"]) == ("test", CASES)
     for figure in ("pointing", "energy_inside", "deletion", "insertion", "mu_fidelity"):
         assert {"heatmap", "centred_gaussian", "edges", "random"} < set(figures["photo"][figure])
@@ -83,7 +83,7 @@ def test_every_figure_is_there_with_its_rivals(figures: dict):
     assert figures["contributions"]["cases"] > 0
 
 
-def test_figures_lie_in_their_ranges_and_undefined_ones_say_why(figures: dict):
+def test_figures_are_in_range_and_undefined_ones_have_a_reason(figures: dict):
     found = estimates(figures)
     assert len(found) > 60
     for estimate in found:
@@ -99,8 +99,8 @@ def test_figures_lie_in_their_ranges_and_undefined_ones_say_why(figures: dict):
     assert 0 <= figures["contributions"]["image_share"]["value"] <= 1
 
 
-def test_known_phrases_are_found_in_most_words(figures: dict):
-    """Two thirds of the words are symptoms, so that even random scores have such a precision."""
+def test_even_random_scores_find_many_known_phrases(figures: dict):
+    """Two thirds of the words are symptoms, so even random scores are often right."""
     assert 0.5 < figures["text"]["average_precision"]["random"]["value"] < 0.95
     assert figures["text"]["recall"]["random"]["value"] > 0.7
 
@@ -129,7 +129,7 @@ def test_weights_are_randomised_from_the_answer_down_to_the_first_layer(
 def test_measuring_again_gives_the_same_figures(
     workplace: Path, figures: dict, capsys: pytest.CaptureFixture
 ):
-    """Nothing is left behind, in the weights that were randomised or in a random generator."""
+    """The first measurement leaves no trace in the run folder or in a random generator."""
     metrics = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run"), "--explanations", str(CASES)]) == 0
     assert json.loads((workplace / "run" / "explanations.json").read_text()) == figures
@@ -140,7 +140,7 @@ def test_measuring_again_gives_the_same_figures(
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_without_truth_what_needs_it_is_null_with_a_reason(
+def test_figures_that_need_missing_ground_truth_are_null_with_a_reason(
     workplace: Path, few_draws: None, capsys: pytest.CaptureFixture
 ):
     folder = workplace / "no_truth"
@@ -168,7 +168,7 @@ def test_without_truth_what_needs_it_is_null_with_a_reason(
     assert found["text"]["comprehensiveness"]["integrated_gradients"]["value"] is not None
 
 
-def test_texts_alone_and_photos_alone_have_half_the_figures(
+def test_missing_modality_has_a_reason_in_place_of_figures(
     workplace: Path, few_draws: None, capsys: pytest.CaptureFixture
 ):
     table = pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str, keep_default_na=False)
@@ -196,26 +196,26 @@ def test_texts_alone_and_photos_alone_have_half_the_figures(
 
 
 @pytest.mark.parametrize("count", ["0", "-3", "2.5", "many"])
-def test_a_wrong_number_of_cases_is_bad_usage(count: str, capsys: pytest.CaptureFixture):
+def test_invalid_number_of_cases_is_a_usage_error(count: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as caught:
         evaluate.main(["--run-dir", "run", "--explanations", count])
     assert caught.value.code == 2
 
 
-# Words: "it is itchy ##y ." with [CLS] and [SEP]
+# The tokens [CLS] it is itchy ##y . [SEP]
 WORDS = TextWords(np.array([-1, 0, 1, 2, 2, 3, -1]), np.array([[0, 2], [3, 5], [6, 12], [12, 13]]))
 
 
-def test_pieces_add_up_to_words_and_what_follows_is_left_out():
+def test_word_pieces_add_up_to_words_and_padding_is_left_out():
     np.testing.assert_allclose(WORDS.add_up(np.array([9.0, 1, 2, 3, 4, 5, 9, 7, 7])), [1, 2, 7, 5])
 
 
-def test_a_word_overlaps_a_phrase_that_it_shares_a_letter_with():
+def test_word_overlaps_a_phrase_if_they_share_a_character():
     np.testing.assert_array_equal(WORDS.overlap([(3, 12)]), [False, True, True, False])
     np.testing.assert_array_equal(WORDS.overlap([(0, 1), (12, 13)]), [True, False, False, True])
 
 
-def test_words_that_are_taken_out_leave_no_gap():
+def test_removed_words_leave_no_gap():
     kept = np.array(
         [[True, True, True, True], [True, False, True, False], [False, False, False, False]]
     )
@@ -229,13 +229,11 @@ def test_words_that_are_taken_out_leave_no_gap():
     np.testing.assert_array_equal(inputs["padding_mask"], np.array(expected) > 0)
 
 
-def test_words_that_hardly_add_up_are_said_and_those_that_do_not_are_not_exported(
-    capsys: pytest.CaptureFixture,
-):
+def test_incomplete_word_scores_are_reported_or_stop_the_export(capsys: pytest.CaptureFixture):
     moved = {"contribution": np.array([[0.1, 0.5, 2.0]])}
     check_completeness([{**moved, "token_score": np.array([[1.0, 0.97]])}])  # misses 1.5 %
     little = {"contribution": np.array([[0.1, 0.5, 0.02]]), "token_score": np.array([[0.01, 0.0]])}
-    check_completeness([little])  # half of it, which is next to nothing
+    check_completeness([little])  # misses half, but half of next to nothing
     assert not capsys.readouterr().err
     check_completeness([{**moved, "token_score": np.array([[1.0, 0.95]])}])
     assert "miss 0.050 of the 2.000 logits" in capsys.readouterr().err
@@ -244,7 +242,7 @@ def test_words_that_hardly_add_up_are_said_and_those_that_do_not_are_not_exporte
             check_completeness([{**moved, "token_score": np.array([scores])}])
 
 
-def test_trust_is_put_into_words_by_intervals():
+def test_verdicts_on_trust_follow_from_intervals():
     sure, unsure = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.1, high=0.3)
     worse = Estimate(value=-0.1, low=-0.2, high=-0.05)
     left = {"correlation": sure, "absolute_values": sure}
@@ -271,7 +269,7 @@ def test_trust_is_put_into_words_by_intervals():
     assert said == "with all weights random: they remain: do not trust them"
 
 
-def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
+def test_robustness_removes_exchanges_and_corrupts_photos_and_texts(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name, chosen in (
@@ -293,10 +291,10 @@ def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
         "capitals": ("text", 6),
         "other_language": ("text", 6),
     }
-    # from one modality alone the answer is that head's, to the bit
+    # with only one modality, the answer is bit for bit that of the modality's own head
     for removed in ("photo_missing", "text_missing"):
         assert tests[removed]["points"][-1]["gain"]["value"] == 0
-    # the tokenizer does not know capitals
+    # the tokenizer ignores capitals
     assert {point["change"]["value"] for point in tests["capitals"]["points"]} == {0}
     assert len({point["ece"]["value"] for point in tests["noise"]["points"]}) > 1
     assert (tmp_path / "corrupted_photos.png").is_file()
@@ -305,8 +303,8 @@ def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
     check_examples(page, workplace)
 
 
-def test_what_a_run_was_not_trained_on_is_neither_judged_nor_shown(workplace: Path, tmp_path: Path):
-    """As if there had been no photos in training: the served graph ignores them, too."""
+def test_modality_absent_from_training_is_neither_scored_nor_shown(workplace: Path, tmp_path: Path):
+    """The run is edited to have had no photos in training; the served graph ignores them, too."""
     run = tmp_path / "run"
     shutil.copytree(workplace / "run", run)
     (run / CHECKSUMS).unlink()
@@ -325,7 +323,7 @@ def test_what_a_run_was_not_trained_on_is_neither_judged_nor_shown(workplace: Pa
 
 
 def check_examples(page: str, workplace: Path) -> None:
-    """The surest cases of the page are shown; without `--with-photos` they have figures alone."""
+    """Checks that the page shows the surest cases, but without `--with-photos` only figures."""
     without = (workplace / "run" / "report.html").read_text()
     table = pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str, keep_default_na=False)
     surest = table[[case in without for case in table["case_id"]]]
@@ -334,13 +332,13 @@ def check_examples(page: str, workplace: Path) -> None:
     for text in filter(None, surest["text"]):
         assert text in html.unescape(words)
         assert html.escape(text) not in without
-    # as many photos as the cases have, and none without being asked
+    # all photos of these cases, and none without `--with-photos`
     assert page.count("data:image/jpeg") == (surest["image_path"] != "").sum()
     assert "data:image/jpeg" not in without
 
 
 def test_layers_of_the_other_modality_are_not_randomised():
-    """By their part in the answer, whatever their names."""
+    """A layer belongs to a modality by its part in the answer, whatever its name."""
     config = load_config(overrides=["model.image.architecture=small", "model.image.size_px=32"])
     text = specify_text_encoder(TextConfig(preset=None, architecture="small"), 30)
     image = specify_image_encoder(ImageConfig(preset=None, architecture="small", size_px=32))

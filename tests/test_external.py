@@ -1,4 +1,4 @@
-"""Other data beside the run's own: shift of inputs, unpaired differences, recalibration."""
+"""Tests of results on external data: shift of inputs, unpaired differences, recalibration."""
 
 import colorsys
 from pathlib import Path
@@ -25,15 +25,15 @@ from eczema_tf.reporting.document import Section, format_text
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
 
 
-def test_the_offset_of_a_constant_answer_by_hand():
-    """One half for one in four: log(1/3), with the error of a logit of a share."""
+def test_offset_of_a_constant_answer_matches_the_formula():
+    """To turn 1/2 into 1 in 4, add log(1/3); its error is that of the logit of a share."""
     labels = np.array([1.0, 0, 0, 0] * 25)
     offset = fit_offset(np.full(100, 0.5), labels)
     assert offset.value == pytest.approx(-np.log(3))
     assert np.sqrt((offset.influence**2).sum()) == pytest.approx(1 / np.sqrt(100 * 3 / 16))
 
 
-def test_the_offset_is_found_again_and_makes_the_mean_right():
+def test_offset_is_recovered_and_corrects_the_mean():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, 20_000)
     labels = (rng.random(len(logits)) < expit(logits - 0.7)).astype(float)
@@ -42,12 +42,12 @@ def test_the_offset_is_found_again_and_makes_the_mean_right():
     assert abs(offset.value + 0.7) < 3 * error < 0.1
     moved = expit(logits + offset.value)
     assert moved.mean() == pytest.approx(labels.mean())
-    slope, intercept = fit_logistic(moved, labels)  # nothing is left to add
+    slope, intercept = fit_logistic(moved, labels)  # nothing is left to correct
     assert abs(slope.value - 1) < 0.05
     assert abs(intercept.value) < 0.05
 
 
-def test_the_offset_makes_the_mean_right_however_sure_answers_are():
+def test_offset_corrects_the_mean_of_extreme_probabilities():
     given, labels = np.repeat([1e-9, 0.9], 50), np.repeat([0.0, 1, 0, 1], [40, 10, 5, 45])
     offset = fit_offset(given, labels)
     assert expit(np.log(given / (1 - given)) + offset.value).mean() == pytest.approx(0.55)
@@ -56,11 +56,11 @@ def test_the_offset_makes_the_mean_right_however_sure_answers_are():
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0], [1, 1]])
-def test_one_class_has_no_offset(labels: list[float]):
+def test_offset_is_nan_without_both_classes(labels: list[float]):
     assert np.isnan(fit_offset(np.full(len(labels), 0.5), np.array(labels, float)).value)
 
 
-def test_an_unpaired_difference_of_a_published_example():
+def test_unpaired_difference_matches_a_published_example():
     """Newcombe 1998, Statistics in Medicine 17:873, method 10: 56/70 - 48/80."""
     one, other = (
         Estimate(value=share, low=low, high=high)
@@ -73,7 +73,7 @@ def test_an_unpaired_difference_of_a_published_example():
     assert [round(end, 4) for end in (found.low, found.value, found.high)] == [0.0524, 0.2, 0.3339]
 
 
-def test_what_has_no_interval_gives_a_difference_without_one():
+def test_difference_has_no_interval_if_an_estimate_has_none():
     whole = Estimate(value=0.5, low=0.4, high=0.6)
     bare = Estimate(value=0.7, low=None, high=None, reason="too few")
     found = estimate_unpaired(bare, whole)
@@ -82,7 +82,7 @@ def test_what_has_no_interval_gives_a_difference_without_one():
     assert estimate_unpaired(whole, nothing).value is None
 
 
-def test_shifts_by_hand():
+def test_shifts_match_those_computed_by_hand():
     training = {
         "words": Distribution(count=9, mean=10, deviation=3),
         "tone": Distribution(count=4, shares={"I": 0.5, "V": 0.5}),
@@ -100,10 +100,10 @@ def test_shifts_by_hand():
     assert moved["same"].difference is None
 
 
-def test_photos_are_measured_as_libraries_do():
+def test_measures_of_photos_match_other_libraries():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 6, 5, 3)).astype("uint8")
-    pixels[1] = 128  # plain gray
+    pixels[1] = 128  # plain grey
     photos = Column(pixels, np.array([2, -1, 1, 0]), "")
     found = measure_photos(photos, np.array([0, 2, 3]))  # photos 2, 1 and 0
     for place, photo in enumerate(pixels[[2, 1, 0]] / 255):
@@ -119,7 +119,7 @@ def test_photos_are_measured_as_libraries_do():
             assert found[name][place] == pytest.approx(value, abs=1e-5)
 
 
-def test_each_person_counts_once_and_each_photo_by_itself():
+def test_inputs_count_each_case_once_but_every_photo():
     table = pd.DataFrame(
         {
             "case_id": ["a", "a", "b", "c"],
@@ -150,7 +150,7 @@ def test_each_person_counts_once_and_each_photo_by_itself():
     assert "skin_tone" not in alone
 
 
-def test_results_stand_beside_the_internal_ones():
+def test_external_results_are_compared_with_internal_ones():
     own, others = simulate_cases(400), simulate_cases(400, seed=1, shift=1.0)
     others = others.assign(p_fusion=expit(logit(others["p_fusion"]) + 1.0))
     internal, here = (
@@ -180,7 +180,7 @@ def few_positives():
     return cases.drop(index=beyond).reset_index(drop=True)
 
 
-def test_a_difference_of_aurocs_counts_the_rarer_class():
+def test_auroc_difference_needs_enough_groups_of_the_rarer_class():
     sample = Sample.draw(few_positives(), THRESHOLDS, 0.5, replicates=0, seed=0).of_kind("fusion")
     positive = sample.positive()
     one = measure_auroc(sample.probability("fusion"), positive)
@@ -189,7 +189,7 @@ def test_a_difference_of_aurocs_counts_the_rarer_class():
     assert found.reason.endswith("groups have a case of the rarer class, 10 are needed")
 
 
-def test_a_recalibration_counts_the_rarer_class():
+def test_recalibration_needs_enough_groups_of_the_rarer_class():
     cases = few_positives()
     here = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
     found = judge_external(cases, here, here, {}).recalibration["fusion"]

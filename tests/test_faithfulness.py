@@ -1,4 +1,4 @@
-"""Figures of explanations, by hand: perfect, inverted and empty maps; weights that come back."""
+"""Tests measures of explanations on hand-computed examples, such as perfect and empty maps."""
 
 import math
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ PHOTO = np.where(LESION[..., None], [200.0, 40.0, 40.0], [90.0, 90.0, 90.0]).ast
 
 
 def redness_of_the_lesion(photos: np.ndarray) -> np.ndarray:
-    """A model of how much of the lesion is as red as it was: 1 for the photo, 0 without it."""
+    """A mock model: the share of the lesion that is still red, 1 for the photo and 0 without it."""
     return (photos[:, LESION, 0] > 150).mean(axis=1)
 
 
@@ -59,32 +59,32 @@ def undecided(seed: int = 0) -> np.ndarray:
 # Where a map lies
 
 
-def test_the_peak_is_the_middle_of_the_highest_cell():
+def test_peak_is_the_centre_of_the_highest_cell():
     heatmap = np.zeros((4, 8))
     heatmap[1, 6] = 0.3
     assert find_peak(heatmap) == (1.5 / 4, 6.5 / 8)
-    assert find_peak(build_centred_gaussian(8, 8)) == (0.5, 0.5)  # four cells tie around the middle
+    assert find_peak(build_centred_gaussian(8, 8)) == (0.5, 0.5)  # four cells tie around the centre
     assert find_peak(np.zeros((4, 8))) is None
 
 
-def test_pointing_by_hand():
+def test_pointing_allows_a_tolerance_around_the_mask():
     mask = np.zeros((100, 100), bool)
     mask[20:30, 60:70] = True
     heatmap = np.zeros((10, 10))
-    heatmap[2, 6] = 1  # its middle is at row 25, column 65
+    heatmap[2, 6] = 1  # its centre is at row 25, column 65
     assert points_at(heatmap, mask, tolerance=0)
     beside = np.zeros((10, 10))
-    beside[2, 7] = 1  # column 75, six pixels right of the last one of the mask
+    beside[2, 7] = 1  # column 75, six pixels right of the mask's last column
     assert not points_at(beside, mask, tolerance=0.05)
     assert points_at(beside, mask, tolerance=0.06)
 
 
-def test_a_map_of_zeros_points_at_nothing_and_has_no_energy():
+def test_map_of_zeros_points_at_nothing_and_has_no_energy():
     assert not points_at(NOTHING, LESION, tolerance=1.0)
     assert compute_energy_inside(NOTHING, LESION) == 0
 
 
-def test_energy_by_hand():
+def test_energy_inside_is_the_share_of_the_map_on_the_lesion():
     heatmap = np.array([[1.0, 2.0], [3.0, 4.0]])
     assert compute_energy_inside(
         heatmap, np.array([[True, False], [False, True]])
@@ -95,10 +95,10 @@ def test_energy_by_hand():
     assert compute_energy_inside(np.ones((SIDE, SIDE)), LESION) == pytest.approx(LESION.mean())
 
 
-# The maps to beat
+# Baseline maps
 
 
-def test_the_gaussian_is_round_and_highest_in_the_middle():
+def test_gaussian_is_symmetric_and_highest_at_the_centre():
     gaussian = build_centred_gaussian(9, 9)
     assert gaussian[4, 4] == 1
     np.testing.assert_allclose(gaussian, gaussian.T)
@@ -106,25 +106,23 @@ def test_the_gaussian_is_round_and_highest_in_the_middle():
     assert gaussian[4, 0] == pytest.approx(math.exp(-((4 / 9) ** 2) / (2 * 0.25**2)))
 
 
-def test_the_edge_map_is_high_on_an_edge_and_zero_on_even_skin():
+def test_edge_map_is_positive_on_an_edge_and_zero_on_even_skin():
     photo = np.zeros((30, 45, 3))
     photo[:, 18:] = 100
-    edges = compute_edge_map(
-        photo, 3, 5
-    )  # the edge is between columns 17 and 18: in the cell of columns 9 to 17 and the next
+    # the edge is between columns 17 and 18: in the cell of columns 9 to 17, and in the next one
+    edges = compute_edge_map(photo, 3, 5)
     assert edges.shape == (3, 5)
     assert (edges[:, [1, 2]] > 0).all()
     assert (edges[:, [0, 3, 4]] == 0).all()
-    np.testing.assert_allclose(
-        edges[:, 1], 400 / 9
-    )  # Sobel: (1 + 2 + 1) x 100 in one of nine columns
+    # Sobel's filter gives (1 + 2 + 1) x 100 in one of nine columns
+    np.testing.assert_allclose(edges[:, 1], 400 / 9)
 
 
-def test_cells_that_do_not_divide_the_photo_still_cover_it():
+def test_edge_map_may_have_cells_that_do_not_divide_the_photo():
     assert compute_edge_map(np.random.default_rng(0).random((225, 225, 3)), 8, 8).shape == (8, 8)
 
 
-def test_random_maps_favour_no_place():
+def test_random_maps_favour_no_cell():
     rng = np.random.default_rng(0)
     peaks = np.zeros((6, 6))
     for _ in range(3600):
@@ -137,7 +135,7 @@ def test_random_maps_favour_no_place():
 # Deletion and insertion
 
 
-def test_steps_replace_equal_shares_from_the_top():
+def test_steps_replace_equal_shares_of_pixels_highest_first():
     photo, replacement = np.zeros((2, 2, 3)), np.ones((2, 2, 3))
     ranks = rank_pixels(np.array([[0.1, 0.9], [0.5, 0.3]]), np.zeros((2, 2)))
     np.testing.assert_array_equal(ranks, [[3, 0], [1, 2]])
@@ -147,24 +145,24 @@ def test_steps_replace_equal_shares_from_the_top():
     )
 
 
-def test_ties_are_decided_by_the_other_map():
+def test_ties_between_pixels_are_broken_by_the_second_map():
     ranks = rank_pixels(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 0.2, 0.7]]))
     np.testing.assert_array_equal(ranks, [[0, 2, 1]])
 
 
-def test_area_by_hand():
+def test_area_under_a_curve_uses_the_trapezoidal_rule():
     assert compute_area(np.array([1.0, 1.0, 1.0])) == 1
     assert compute_area(np.array([1.0, 0.5, 0.0])) == pytest.approx(0.5)
     assert compute_area(np.array([1.0, 0.0, 0.0])) == pytest.approx(0.25)
 
 
-def test_deletion_by_hand():
-    """The lesion is 48 of 400 pixels: a perfect map deletes 40 in the first of ten steps."""
+def test_deletion_of_a_perfect_map_matches_the_hand_computed_area():
+    """The lesion has 48 of 400 pixels; a perfect map deletes 40 in the first of ten steps."""
     area = compute_deletion(PHOTO, PERFECT, undecided(), redness_of_the_lesion)
     assert area == pytest.approx((0.5 + 8 / 48) / 10)
 
 
-def test_a_perfect_map_beats_random_and_an_inverted_one_is_worse():
+def test_perfect_map_beats_chance_and_inverted_map_is_worse():
     for compute, sign in ((compute_deletion, -1), (compute_insertion, 1)):
         perfect, inverted = (
             sign * compute(PHOTO, heatmap, undecided(), redness_of_the_lesion)
@@ -180,12 +178,12 @@ def test_a_perfect_map_beats_random_and_an_inverted_one_is_worse():
         assert inverted < chance - 0.15
 
 
-def test_a_map_of_zeros_deletes_as_chance_does():
+def test_map_of_zeros_deletes_like_a_random_map():
     chance = compute_deletion(PHOTO, undecided(), undecided(5), redness_of_the_lesion)
     assert compute_deletion(PHOTO, NOTHING, undecided(), redness_of_the_lesion) == chance
 
 
-def test_deletion_ends_with_even_skin_and_insertion_with_the_photo():
+def test_deletion_ends_with_the_mean_colour_and_insertion_with_the_photo():
     seen = {}
 
     def look(name):
@@ -211,29 +209,26 @@ def test_deletion_ends_with_even_skin_and_insertion_with_the_photo():
 RELEVANT = np.array([True, True, False, False, False])
 
 
-def test_average_precision_by_hand():
-    assert (
-        compute_ranking_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1
-    )  # strength counts, not sign
+def test_average_precision_ranks_words_by_absolute_score():
+    # strength counts, not sign
+    assert compute_ranking_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1
     assert compute_ranking_precision(
         np.array([1.0, 2.0, 3.0, 4.0, 5.0]), RELEVANT
     ) == pytest.approx((1 / 4 + 2 / 5) / 2)
-    assert compute_ranking_precision(np.zeros(5), RELEVANT) == pytest.approx(
-        2 / 5
-    )  # nothing known: the share of relevant words
+    # without any score, it is the share of relevant words
+    assert compute_ranking_precision(np.zeros(5), RELEVANT) == pytest.approx(2 / 5)
 
 
 @pytest.mark.parametrize(
     "relevant", [np.ones(3, bool), np.zeros(3, bool), np.ones(1, bool), np.zeros(0, bool)]
 )
-def test_average_precision_is_undefined_where_there_is_nothing_to_tell_apart(relevant):
+def test_average_precision_is_undefined_if_all_or_no_words_are_relevant(relevant):
     assert math.isnan(compute_ranking_precision(np.ones(len(relevant)), relevant))
 
 
-def test_precision_and_recall_by_hand():
-    scores = np.array(
-        [1.0, -0.05, 0.5, 0.09, 0.0]
-    )  # at a tenth of the strongest: words 0 and 2 are shown
+def test_precision_and_recall_match_hand_computed_values():
+    # with a limit of a tenth of the strongest, words 0 and 2 are shown
+    scores = np.array([1.0, -0.05, 0.5, 0.09, 0.0])
     assert compute_precision_recall(scores, RELEVANT, 0.1) == (0.5, 0.5)
     precision, recall = compute_precision_recall(np.zeros(5), RELEVANT, 0.1)  # nothing is shown
     assert math.isnan(precision)
@@ -245,34 +240,32 @@ def test_precision_and_recall_by_hand():
     )
 
 
-def test_erasure_by_hand():
-    """The answer is as sure as the weights of the words left: 0.6, 0.3, 0.1 and seven times 0."""
+def test_erasure_matches_hand_computed_drops():
+    """The answer is the sum of the weights of the words left: 0.6, 0.3, 0.1 and seven times 0."""
     weights = np.array([0.6, 0.3, 0.1, *[0.0] * 7])
     comprehensiveness, sufficiency = compute_erasure(weights, lambda kept: kept @ weights)
-    assert comprehensiveness == pytest.approx(
-        (0.6 + 0.9 + 1.0) / 3
-    )  # without the highest 1, 2 and 5 of 10 words
+    # without the highest 1, 2 and 5 of 10 words
+    assert comprehensiveness == pytest.approx((0.6 + 0.9 + 1.0) / 3)
     assert sufficiency == pytest.approx((0.4 + 0.1 + 0.0) / 3)
     inverted = compute_erasure(-weights, lambda kept: kept @ weights)
     assert inverted[0] == 0
     assert inverted[1] == pytest.approx(1.0)
 
 
-def test_erasure_rounds_up_and_takes_one_word_texts():
+def test_erasure_rounds_up_to_whole_words_and_accepts_a_single_word():
     counts = []
     compute_erasure(
         np.arange(7.0), lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept))
     )
-    np.testing.assert_array_equal(
-        counts[0], [7, 6, 5, 3, 1, 2, 4]
-    )  # 0.7, 1.4 and 3.5 words, rounded up, erased and kept
+    # 0.7, 1.4 and 3.5 words are rounded up; first they are erased, then only they are kept
+    np.testing.assert_array_equal(counts[0], [7, 6, 5, 3, 1, 2, 4])
     assert compute_erasure(np.array([2.0]), lambda kept: kept[:, 0] * 0.8) == pytest.approx(
         (0.8, 0.0)
     )
 
 
-def test_ten_percent_of_ten_words_is_one_word():
-    """0.1 x 10 or 0.2 x 15 must not come out above a whole number."""
+def test_erasure_does_not_round_up_a_whole_number_of_words():
+    """Rounding errors must not push a product such as 0.2 x 15 above the whole number."""
     counts = []
     compute_erasure(
         np.arange(15.0),
@@ -285,7 +278,7 @@ def test_ten_percent_of_ten_words_is_one_word():
 # Sanity
 
 
-def test_rank_correlation_by_hand():
+def test_rank_correlation_handles_ties_and_constants():
     first = np.array(
         [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 1, 1, 1, 1], [1, 2, 2, 4, 5]], "float32"
     )
@@ -295,13 +288,13 @@ def test_rank_correlation_by_hand():
     found = correlate_ranks(first, second)
     np.testing.assert_allclose(found[:2], [1, -1])
     assert math.isnan(found[2])  # a constant has no order
-    assert found[3] == pytest.approx(9.5 / math.sqrt(9.5 * 10))  # mean ranks 2.5 and 2.5
+    assert found[3] == pytest.approx(9.5 / math.sqrt(9.5 * 10))  # the ties have a mean rank of 2.5
     np.testing.assert_allclose(
         correlate_ranks(first[:2].reshape(2, 5, 1), second[:2].reshape(2, 5, 1)), [1, -1]
     )
 
 
-def test_relative_change_by_hand():
+def test_relative_change_is_undefined_if_the_length_before_is_zero():
     before, after = np.array([[[3.0, 4.0]], [[0.0, 0.0]]]), np.array([[[3.0, 3.0]], [[1.0, 1.0]]])
     found = compute_relative_change(before, after)
     assert found[0] == pytest.approx(1 / 5)
@@ -309,7 +302,7 @@ def test_relative_change_by_hand():
 
 
 class Weight:
-    """As much of a Keras variable as is needed."""
+    """Mimics the part of a Keras variable that is needed."""
 
     def __init__(self, value):
         self.value = np.array(value, "float64")
@@ -321,24 +314,23 @@ class Weight:
         self.value = np.array(value)
 
 
-def test_the_cascade_goes_down_and_gives_the_weights_back():
+def test_cascade_randomises_from_the_top_down_and_restores_the_weights():
     top, bottom = Weight(np.arange(100.0)), Weight(np.arange(100.0).reshape(4, 25))
     depths = [Depth("top", [top]), Depth("bottom", [bottom])]
     seen = randomise_in_cascade(
         depths, lambda: (top.value.copy(), bottom.value.copy()), np.random.default_rng(0)
     )
     assert (seen[0][0] != np.arange(100)).any()
-    np.testing.assert_array_equal(seen[0][1], np.arange(100.0).reshape(4, 25))  # not yet
-    np.testing.assert_array_equal(seen[1][0], seen[0][0])  # stays as it was randomised
+    np.testing.assert_array_equal(seen[0][1], np.arange(100.0).reshape(4, 25))  # not randomised yet
+    np.testing.assert_array_equal(seen[1][0], seen[0][0])  # stays randomised
     assert (seen[1][1] != np.arange(100.0).reshape(4, 25)).any()
-    np.testing.assert_array_equal(
-        np.sort(seen[1][1].ravel()), np.arange(100.0)
-    )  # shuffled: the distribution stays
+    # shuffling keeps the distribution
+    np.testing.assert_array_equal(np.sort(seen[1][1].ravel()), np.arange(100.0))
     np.testing.assert_array_equal(top.value, np.arange(100.0))
     np.testing.assert_array_equal(bottom.value, np.arange(100.0).reshape(4, 25))
 
 
-def test_weights_come_back_after_an_error():
+def test_weights_are_restored_after_an_error():
     weight = Weight([1.0, 2.0, 3.0])
 
     def fail():
@@ -349,7 +341,7 @@ def test_weights_come_back_after_an_error():
     np.testing.assert_array_equal(weight.value, [1, 2, 3])
 
 
-def test_weights_come_back_even_if_changed_in_place():
+def test_weights_are_restored_even_if_changed_in_place():
     weight = Weight([1.0, 2.0])
     with restoring([weight]):
         weight.value[:] = 7
@@ -359,7 +351,7 @@ def test_weights_come_back_even_if_changed_in_place():
 # Comparisons
 
 
-def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
+def test_gain_is_paired_and_positive_if_the_explanation_is_better():
     rng = np.random.default_rng(0)
     difficulty = rng.normal(size=60)
     rival = np.where(np.arange(60) == 3, np.nan, difficulty)
@@ -375,17 +367,18 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
     assert higher.gain_over["random"].value == pytest.approx(-0.1)
 
 
-def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
+def test_mean_is_over_the_cases_where_a_figure_is_defined():
     values = np.where(np.arange(40) % 2, np.nan, np.arange(40) / 2)  # 0, 1, ..., 19
     sampling = Sampling(np.arange(40))
     estimate = estimate_figure(values, sampling, "nothing")
-    reach = 2.0930240544 * np.arange(20).std(ddof=1) / np.sqrt(20)  # Student's, 19 free
+    # Student's t with 19 degrees of freedom
+    reach = 2.0930240544 * np.arange(20).std(ddof=1) / np.sqrt(20)
     expected = (9.5, 9.5 - reach, 9.5 + reach)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
     assert estimate_figure(np.full(40, np.nan), sampling, "nothing").reason == "nothing"
 
 
-def test_figures_of_few_groups_have_no_interval_and_hits_have_a_share_s():
+def test_few_groups_get_no_interval_and_hits_get_wilsons_interval():
     values = np.where(np.arange(40) < 9, np.arange(40.0), np.nan)
     few = estimate_figure(values, Sampling(np.arange(40)), "nothing")
     assert (few.low, few.reason) == (None, "no interval: 9 groups, 10 are needed")
@@ -395,25 +388,25 @@ def test_figures_of_few_groups_have_no_interval_and_hits_have_a_share_s():
     assert (hits.low, hits.high) == pytest.approx((1 / (1 + 1.959964**2 / 20), 1))  # Wilson's
 
 
-def test_mu_fidelity_is_one_where_falls_are_sums_of_scores():
+def test_mu_fidelity_is_one_if_drops_are_proportional_to_summed_scores():
     erased = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1]], bool)
     scores = np.array([0.5, -0.2, 0.1])
-    falls = np.array([0.5, -0.2, 0.6, -0.1])  # by hand
+    falls = np.array([0.5, -0.2, 0.6, -0.1])  # sums of the erased scores
     assert compute_mu_fidelity(scores, erased, 0.3 * falls) == pytest.approx(1)
     assert compute_mu_fidelity(-scores, erased, falls) == pytest.approx(-1)
     assert np.isnan(compute_mu_fidelity(scores, erased, np.zeros(4)))
     assert np.isnan(compute_mu_fidelity(np.zeros(3), erased, falls))
 
 
-def test_cells_that_are_erased_are_whole_and_a_fifth_of_the_photo():
+def test_erased_cells_are_whole_and_cover_a_fifth_of_the_photo():
     erased = draw_erased_cells(45, 91, np.random.default_rng(0))  # cells of 5 by 10 or 11 pixels
     assert erased.shape[1:] == (45, 91)
     assert erased.mean() == pytest.approx(0.2, abs=0.04)
     assert (np.diff(erased, axis=1).any(axis=(0, 2)).nonzero()[0] % 5 == 4).all()
-    assert np.diff(erased, axis=2).any(axis=(0, 1)).sum() == 8  # the borders of nine cells
+    assert np.diff(erased, axis=2).any(axis=(0, 1)).sum() == 8  # borders between nine cells
 
 
-def test_gains_of_one_are_no_share_and_groups_stay_with_their_gains():
+def test_gains_are_never_shares_and_are_grouped_like_their_cases():
     sampling = Sampling(np.arange(40) // 2)
     ones = compare({"map": np.ones(40), "random": np.zeros(40)}, "higher", sampling, "none")
     assert ones.gain_over["random"].reason == "no interval: no case differs from the others"
@@ -425,17 +418,17 @@ def test_gains_of_one_are_no_share_and_groups_stay_with_their_gains():
     assert (found.low, found.p) == pytest.approx((expected.low, expected.p))
 
 
-def test_hits_are_counted_in_their_groups_where_they_are_known():
+def test_interval_of_hits_ignores_cases_where_they_are_undefined():
     hits = np.where(np.arange(60) < 40, np.arange(60) % 4 > 0, np.nan)
     found = estimate_figure(hits, Sampling(np.arange(60)), "nothing")
     expected = estimate_figure(hits[:40], Sampling(np.arange(40)), "nothing")
     assert (found.low, found.high) == (expected.low, expected.high)
 
 
-def test_what_a_model_is_asked_again_tells_a_true_map_from_a_false_one():
+def test_asking_the_model_again_tells_a_true_map_from_a_false_one():
     rng = np.random.default_rng(0)
     photo = rng.uniform(0, 60, (32, 32, 3)).astype("float32")
-    photo[4:12, 4:12] = 255  # all that the model looks at
+    photo[4:12, 4:12] = 255  # the model looks only here
 
     def predict_variants(case: int, changed: dict[str, np.ndarray]) -> np.ndarray:
         return (changed[IMAGE][:, 4:12, 4:12].mean(axis=(1, 2, 3)) - 150) / 30

@@ -1,11 +1,10 @@
-"""Nothing good is ever replaced by something half-written."""
+"""Tests of writing files: nothing good is ever replaced by something half-written."""
 
 import csv
 import errno
 import hashlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,7 @@ def fail_after_writing(path: Path) -> None:
     raise RuntimeError
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path):
     path = tmp_path / "a.json"
     write_text(path, "old")
     with pytest.raises(RuntimeError), replacing_file(path) as aside:
@@ -57,7 +56,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     assert not leftovers(tmp_path)
 
 
-def test_a_file_that_cannot_be_written_is_named_where_it_would_have_been(tmp_path: Path):
+def test_write_error_names_the_final_path_not_the_temporary_one(tmp_path: Path):
     said = f"^{tmp_path / 'set' / 'a.json'}: cannot be written: No space left on device; free"
     full = OSError("Error writing bytes to file. Detail: [errno 28] No space left on device")
     with (
@@ -68,7 +67,7 @@ def test_a_file_that_cannot_be_written_is_named_where_it_would_have_been(tmp_pat
         raise full
 
 
-def test_a_link_to_a_folder_stays_one_and_what_it_leads_to_is_filled(tmp_path: Path):
+def test_linked_folder_stays_a_link_and_a_mount_point_is_refused(tmp_path: Path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     for text in ("first", "second"):
@@ -83,7 +82,7 @@ def test_a_link_to_a_folder_stays_one_and_what_it_leads_to_is_filled(tmp_path: P
         pass
 
 
-def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
+def test_failure_keeps_the_old_folder_and_leaves_nothing_else(tmp_path: Path):
     path = tmp_path / "set"
     with replacing_folder(path) as aside:
         (aside / "a").write_text("old")
@@ -111,7 +110,7 @@ def test_files_of_a_folder_are_replaced_together_or_not_at_all(tmp_path: Path):
     assert not leftovers(tmp_path)
 
 
-def test_the_last_file_moves_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_last_file_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     moved = []
     replace = Path.replace
     with replacing_files(tmp_path, last="a") as aside:
@@ -124,14 +123,20 @@ def test_the_last_file_moves_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert moved[-1] == "a"
 
 
-def test_a_folder_that_somebody_else_filled_meanwhile_is_kept_and_said(tmp_path: Path):
-    taken = "Directory not empty; choose another folder"
-    with pytest.raises(EczemaError, match=taken), replacing_folder(tmp_path / "set"):
-        write_text(tmp_path / "set" / "theirs", "")
-    assert (tmp_path / "set" / "theirs").exists()
+def test_folder_filled_by_another_writer_is_kept_and_reported(tmp_path: Path):
+
+    def write_while_somebody_else_is_faster() -> None:
+        with replacing_folder(tmp_path / "set") as aside:
+            write_text(aside / "mine", "mine")
+            write_text(tmp_path / "set" / "theirs", "theirs")
+
+    with pytest.raises(EczemaError, match="Directory not empty; choose another folder"):
+        write_while_somebody_else_is_faster()
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["theirs"]
+    assert not leftovers(tmp_path)
 
 
-def test_a_folder_is_replaced_only_when_asked(tmp_path: Path):
+def test_folder_is_replaced_only_with_overwrite(tmp_path: Path):
     for text in ("old", "new"):
         with replacing_folder(tmp_path / "set", overwrite=True) as aside:
             (aside / "a").write_text(text)
@@ -141,7 +146,7 @@ def test_a_folder_is_replaced_only_when_asked(tmp_path: Path):
     assert not leftovers(tmp_path)
 
 
-def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path):
+def test_file_is_never_replaced_by_a_folder(tmp_path: Path):
     (tmp_path / "precious.csv").write_text("a")
     for overwrite in (False, True):
         with (
@@ -152,8 +157,8 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path):
     assert (tmp_path / "precious.csv").read_text() == "a"
 
 
-def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path):
-    """TensorFlow's exceptions are no OSErrors; what is none of a disk's is left alone."""
+def test_full_disk_is_reported_for_errors_of_tensorflow_too(tmp_path: Path):
+    """TensorFlow's exceptions are not OSErrors. Errors that are not about a disk pass unchanged."""
     full = tf.errors.ResourceExhaustedError(None, None, "a.pb; No space left on device")
     said = "a: cannot be written: No space left on device; free"
     with pytest.raises(EczemaError, match=said), refusing(tmp_path / "a"):
@@ -164,7 +169,7 @@ def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path):
         assert caught.value is other
 
 
-def test_a_file_that_cannot_be_read_is_named_and_not_the_disk_blamed(tmp_path: Path):
+def test_missing_source_file_is_named_instead_of_blaming_the_disk(tmp_path: Path):
     said = f"{tmp_path}/in/a.jpg: cannot be opened: No such file"
 
     def copy(folder: Path) -> None:
@@ -177,11 +182,11 @@ def test_a_file_that_cannot_be_read_is_named_and_not_the_disk_blamed(tmp_path: P
     full = OSError(errno.ENOSPC, "No space left on device", "a.jpg", None, "out/a.jpg")
     said = "out: cannot be written: No space"
     with pytest.raises(EczemaError, match=said), refusing(Path("out")):
-        raise full  # as `shutil` says it, which names what it reads first
+        raise full  # as from `shutil`, which names the file that it reads first
 
 
-def test_full_disk_keeps_the_old_file(tmp_path: Path):
-    """A real write error: the process may not write files of more than 4 kB."""
+def test_write_error_keeps_the_old_file(tmp_path: Path):
+    """A real write error: the process may not write files larger than 4 kB."""
     path = tmp_path / "a.txt"
     write_text(path, "old")
     code = (
@@ -202,10 +207,9 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path):
     assert "cannot be written" in done.stderr
     assert path.read_text() == "old"
     assert not leftovers(tmp_path)
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096  # the limit was the child's alone
 
 
-def test_a_place_that_cannot_hold_files_is_a_clear_error(tmp_path: Path):
+def test_path_below_a_file_is_a_clear_error(tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(EczemaError, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "text")
@@ -216,7 +220,7 @@ def test_a_place_that_cannot_hold_files_is_a_clear_error(tmp_path: Path):
         pass
 
 
-def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path):
+def test_killed_writer_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     code = (
@@ -231,7 +235,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path):
     assert path.read_text() == "old"
 
 
-def test_json_refuses_what_is_not_json(tmp_path: Path):
+def test_write_json_refuses_nan(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert not (tmp_path / "a.json").exists()
@@ -239,7 +243,7 @@ def test_json_refuses_what_is_not_json(tmp_path: Path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
 
 
-def test_files_get_ordinary_permissions(tmp_path: Path):
+def test_files_get_the_default_permissions(tmp_path: Path):
     umask = os.umask(0o022)
     os.umask(umask)
     write_text(tmp_path / "a.txt", "text")
@@ -278,28 +282,27 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text: str):
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str):
     assert escape_formula(text) == f"'{text}"
-    assert (
-        escape_formula(f"'{text}") == f"''{text}"
-    )  # so that it is not mistaken for the one before
+    # so that it is not mistaken for the one above
+    assert escape_formula(f"'{text}") == f"''{text}"
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_is_harmless_stays_as_it_is(text: str):
+def test_harmless_text_is_left_unchanged(text: str):
     assert escape_formula(text) == text
     assert unescape_formula(text) == text
 
 
 @given(st.text(alphabet="'=+-@\t\r\n\0 1.ax", max_size=6) | st.text(max_size=20))
-def test_escaping_is_undone_exactly_and_leaves_no_formula(text: str):
+def test_escaping_is_reversible_and_leaves_no_formula(text: str):
     cell = escape_formula(text)
     assert unescape_formula(cell) == text
     assert not cell.startswith(("=", "@", "\t", "\r", "\n", "\0"))
     assert not cell.startswith(("+", "-")) or set(cell) <= set("+-.0123456789")
 
 
-def test_a_table_is_read_back_as_it_was_written(tmp_path: Path):
+def test_table_is_read_back_as_it_was_written(tmp_path: Path):
     texts = [text for text in FORMULAS + HARMLESS if "\0" not in text]
     table = pd.DataFrame(
         {
@@ -327,7 +330,7 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path: Path):
     assert len(back) == sum(bool(text.strip()) for text in texts)
 
 
-def test_numbers_stay_numbers_and_the_table_stays_as_it_was(tmp_path: Path):
+def test_write_csv_keeps_numbers_exact_and_the_table_unchanged(tmp_path: Path):
     figures = np.random.default_rng(0).normal(size=50)
     table = pd.DataFrame(
         {
@@ -354,7 +357,7 @@ def test_rejected_rows_are_escaped(tmp_path: Path):
     assert pd.read_csv(tmp_path / "manifest.rejected.csv")["example_id"].tolist() == ["'=1+1"]
 
 
-def test_the_digest_of_a_folder_tells_names_and_contents_and_nothing_else(tmp_path: Path):
+def test_folder_digest_depends_only_on_names_and_contents(tmp_path: Path):
     for folder in ("first", "second"):
         (tmp_path / folder / "deep").mkdir(parents=True)
         (tmp_path / folder / "deep" / "b").write_bytes(b"two")
@@ -373,13 +376,13 @@ def test_the_digest_of_a_folder_tells_names_and_contents_and_nothing_else(tmp_pa
     assert digest_folder(first) != digest
 
 
-def test_the_digest_of_a_module_is_what_earlier_runs_have_written(tmp_path: Path):
-    """Run folders hold it: half a SHA-256 over names (as JSON) and contents with their lengths."""
+def test_folder_digest_begins_like_the_one_in_earlier_runs(tmp_path: Path):
+    """Run folders contain half a SHA-256 over names (as JSON) and contents, with their lengths."""
     (tmp_path / "saved_model.pb").write_bytes(b"graph")
     assert digest_folder(tmp_path)[:32] == fingerprint("saved_model.pb", b"graph")
 
 
-def test_the_digest_of_a_file_is_its_sha_256(tmp_path: Path):
+def test_file_digest_is_its_sha_256(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"abc")
     assert digest_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, B.1
 
@@ -392,7 +395,7 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
-def test_leftovers_of_killed_writers_are_swept_unless_somebody_holds_them(tmp_path: Path):
+def test_old_leftovers_are_removed_unless_a_writer_holds_them(tmp_path: Path):
     dead, held, fresh = (tmp_path / f".writing-{name}" for name in ("dead", "held", "fresh"))
     for folder in (dead, held, fresh):
         folder.mkdir()
@@ -404,28 +407,14 @@ def test_leftovers_of_killed_writers_are_swept_unless_somebody_holds_them(tmp_pa
     assert [folder.exists() for folder in (dead, held, fresh)] == [False, True, True]
 
 
-def test_a_folder_is_held_by_one_process_at_a_time(tmp_path: Path):
+def test_folder_can_be_held_only_once_at_a_time(tmp_path: Path):
     with holding(tmp_path), pytest.raises(BlockingIOError), holding(tmp_path):
         pass
     with holding(tmp_path):
         pass
 
 
-def test_a_folder_that_somebody_else_put_in_place_meanwhile_is_kept(tmp_path: Path):
-
-    def write_while_somebody_else_is_faster() -> None:
-        with replacing_folder(tmp_path / "out") as aside:
-            (aside / "mine").write_text("mine")
-            (tmp_path / "out").mkdir()
-            (tmp_path / "out" / "theirs").write_text("theirs")
-
-    with pytest.raises(EczemaError, match="cannot be written"):
-        write_while_somebody_else_is_faster()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
-    assert not list(tmp_path.glob(".writing-*"))
-
-
-def test_versions_that_end_at_once_all_stay_and_nothing_is_replaced(tmp_path: Path):
+def test_versions_that_finish_together_get_their_own_numbers(tmp_path: Path):
     (tmp_path / "3").mkdir()
     (tmp_path / "3" / "model").write_text("old")
     code = (
@@ -457,14 +446,14 @@ def test_versions_that_end_at_once_all_stay_and_nothing_is_replaced(tmp_path: Pa
     assert not list(tmp_path.glob(".writing-*"))
 
 
-def test_a_version_is_never_seen_empty_and_its_number_never_taken(
+def test_version_appears_whole_and_under_a_free_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     rename, there = Path.rename, []
 
     def rename_after_somebody_else(self: Path, target: Path) -> Path:
         there.append(target.exists())
-        if len(there) == 1:  # another writer is faster
+        if len(there) == 1:  # another writer takes number 1
             target.mkdir()
             (target / "model").write_text("theirs")
         return rename(self, target)
@@ -492,11 +481,11 @@ def cut_a_line(path: Path) -> None:
         (lambda folder: cut_a_line(folder / "SHA256SUMS"), "list.txt: not listed"),
     ],
 )
-def test_files_that_are_not_as_written_are_named(tmp_path: Path, damage, said: str):
+def test_missing_damaged_and_unlisted_files_are_named(tmp_path: Path, damage, said: str):
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "list.txt").write_text("itch")
     (tmp_path / "weights").write_bytes(b"weights")
-    check_checksums(tmp_path, ["words", "weights"])  # older folders have none
+    check_checksums(tmp_path, ["words", "weights"])  # passes, as older folders have no checksums
     write_checksums(tmp_path, ["words", "weights"])
     check_checksums(tmp_path, ["words", "weights"])
     sums = (tmp_path / "SHA256SUMS").read_text()
@@ -508,7 +497,7 @@ def test_files_that_are_not_as_written_are_named(tmp_path: Path, damage, said: s
         check_checksums(tmp_path, ["words", "weights"])
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_check_writable_refuses_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     check_writable(tmp_path / "new" / "deep")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
@@ -519,7 +508,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, mo
         check_writable(tmp_path / "new")
 
 
-def test_a_program_is_no_folder_and_a_folder_is_asked_about_itself(tmp_path: Path, monkeypatch):
+def test_check_writable_refuses_files_and_checks_the_folder_itself(tmp_path: Path, monkeypatch):
     program = tmp_path / "program"
     program.touch(mode=0o777)
     with pytest.raises(EczemaError, match=r"no file can be created in .*program$"):

@@ -1,4 +1,4 @@
-"""What texts are known to say: from the manifest's cells to detectors that are trained and kept."""
+"""Tests for findings: from cells of the manifest to detectors that are trained and saved."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ from eczema_tf.training.data import build_training_data
 from eczema_tf.workflows.run_folder import ENCODERS, load_encoders, save_encoders
 
 
-def test_cells_round_trip():
+def test_findings_are_joined_into_cells_and_split_again():
     assert join_findings(["itch=strong", "age=child", "itch=strong"]) == "age=child;itch=strong"
     assert split_findings("age=child;itch=strong") == {"age=child", "itch=strong"}
     assert join_findings([]) == "none"
@@ -37,20 +37,21 @@ def test_cells_round_trip():
     assert split_findings(" dry ; itchy;") == {"dry", "itchy"}
 
 
-def test_only_what_is_said_often_is_learned():
+def test_only_frequent_findings_are_learned():
     often, seldom = ["itchy;dry"] * FEWEST_TEXTS, ["scaly"] * (FEWEST_TEXTS - 1)
     assert choose_findings([*often, *seldom, "none", ""]) == ("dry", "itchy")
-    many = [f"f{number:03}" for number in range(MOST_FINDINGS + 88)]  # of equals, the first
+    # of equally frequent findings, the first are kept
+    many = [f"f{number:03}" for number in range(MOST_FINDINGS + 88)]
     assert choose_findings([join_findings(many)] * FEWEST_TEXTS) == tuple(many[:MOST_FINDINGS])
 
 
-def test_encoding_names_columns_in_their_order():
+def test_encoded_findings_have_the_columns_in_the_given_order():
     said = encode_findings(["itchy", "", "none", "scaly;dry;itchy"], ("dry", "itchy"))
     np.testing.assert_array_equal(said, [[0, 1], [0, 0], [0, 0], [1, 1]])
     assert said.dtype == "float32"
 
 
-def test_texts_of_which_nothing_is_known_do_not_train_detectors():
+def test_texts_without_known_findings_do_not_train_detectors():
     table = pd.DataFrame(
         {
             "case_id": list("abcd"),
@@ -73,8 +74,8 @@ def test_texts_of_which_nothing_is_known_do_not_train_detectors():
     assert FINDINGS not in build_training_data(Config(), table, inputs, splits).targets
 
 
-def test_detectors_learn_words_wherever_they_stand_and_however_much_else_is_said():
-    """Word 7 is "dry" and word 9 is "itchy", among 8 to 40 others, of which none means anything."""
+def test_detectors_learn_words_at_any_place_in_texts_of_any_length():
+    """Word 7 is "dry" and word 9 is "itchy", in texts of 9 to 40 words; no other word matters."""
     keras.utils.set_random_seed(0)
     rng, rows, tokens = np.random.default_rng(0), 512, 41
     said = rng.random((rows, 2)) < 0.5
@@ -83,7 +84,8 @@ def test_detectors_learn_words_wherever_they_stand_and_however_much_else_is_said
     for index, word in enumerate((7, 9)):
         place = rng.integers(0, lengths)
         words[said[:, index], place[said[:, index]]] = word
-    said = np.stack([(words == word).any(1) for word in (7, 9)], axis=1)  # one may hide the other
+    # one of the two words may have replaced the other
+    said = np.stack([(words == word).any(1) for word in (7, 9)], axis=1)
     mask = (np.arange(tokens) < lengths[:, None]).astype("int32")
     config = ModelConfig(text=TextConfig(preset=None), image=ImageConfig(preset=None, size_px=16))
     encoders = Encoders(
@@ -100,7 +102,7 @@ def test_detectors_learn_words_wherever_they_stand_and_however_much_else_is_said
     assert roc_auc_score(said[384:], logits) > 0.95
 
 
-def test_severity_is_told_findings_around_the_projection():
+def test_findings_reach_severity_without_passing_the_projection():
     config = ModelConfig(text=TextConfig(preset=None), image=ImageConfig(preset=None, size_px=16))
     encoders = Encoders(
         specify_image_encoder(config.image), specify_text_encoder(config.text, 50), ("mild", "bad")
@@ -119,16 +121,16 @@ def test_severity_is_told_findings_around_the_projection():
     logits, grades = part.predict(inputs, verbose=0)
     expected = expit(logits) @ [-1, 2]
     assert np.ptp(expected) > 1e-4
-    cuts = np.log([1 / 2, 2])  # of a model that was not trained
+    cuts = np.log([1 / 2, 2])  # of an untrained model
     np.testing.assert_allclose(grades, expected[:, None] - cuts, rtol=1e-4)
 
 
-def test_a_run_keeps_what_its_model_detects(tmp_path: Path):
+def test_run_folder_keeps_the_findings_that_its_model_detects(tmp_path: Path):
     image, text = specify_image_encoder(ImageConfig(preset=None)), TextConfig(preset=None)
     encoders = Encoders(image, specify_text_encoder(text, 50), ("dry", "itchy"))
     save_encoders(tmp_path, encoders, learn_tokenizer(["dry and itchy"], 50, 16))
     assert load_encoders(tmp_path) == encoders
     written = json.loads((tmp_path / ENCODERS).read_text())
-    del written["findings"]  # as runs of before had none
+    del written["findings"]  # as in older runs
     (tmp_path / ENCODERS).write_text(json.dumps(written))
     assert load_encoders(tmp_path) == replace(encoders, findings=())

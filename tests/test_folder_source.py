@@ -1,4 +1,4 @@
-"""Folders of class folders: names become labels and splits, shots of one patient one group."""
+"""A folder of class folders becomes a manifest: names set labels, splits and groups."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return fill(tmp_path / "atlas", *PHOTOS)
 
 
-def test_classes_groups_and_counts(folder: Path, tmp_path: Path):
+def test_manifest_has_the_expected_classes_groups_and_counts(folder: Path, tmp_path: Path):
     (folder / "Psoriasis" / "notes.txt").write_text("x")
     (folder / ".git").mkdir()
     (folder / ".git" / "x.jpg").write_text("x")
@@ -91,11 +91,11 @@ def test_classes_groups_and_counts(folder: Path, tmp_path: Path):
         ("Patient A (12).jpg", "c/patient a"),
     ],
 )
-def test_a_number_at_the_end_is_the_shot(name: str, group: str):
+def test_name_group_strips_one_shot_number_at_the_end(name: str, group: str):
     assert name_group("C", name) == group
 
 
-def test_top_folders_become_splits(tmp_path: Path):
+def test_top_folders_named_like_splits_become_splits(tmp_path: Path):
     folder = fill(
         tmp_path / "dermnet",
         "train/Eczema/a.jpg",
@@ -116,7 +116,7 @@ def test_top_folders_become_splits(tmp_path: Path):
     assert table["condition"]["valid/Acne/deep/er/d.jpg"] == "Acne"
 
 
-def test_a_patient_in_two_splits_goes_to_the_earlier_one(tmp_path: Path):
+def test_group_in_two_splits_moves_to_the_earlier_one(tmp_path: Path):
     names = (
         "train/Eczema/a-1.jpg",
         "test/Eczema/a-2.jpg",
@@ -127,16 +127,15 @@ def test_a_patient_in_two_splits_goes_to_the_earlier_one(tmp_path: Path):
     )
     folder = fill(tmp_path / "dermnet", *names)
     summary = prepare_folder(tmp_path / "out", folder=folder)
-    table = load_manifest(summary.manifest).table.set_index(
-        "example_id"
-    )  # which would refuse a group in two splits
+    # load_manifest refuses a group in two splits
+    table = load_manifest(summary.manifest).table.set_index("example_id")
     assert table["split"].to_dict() == dict(
         zip(names, ("train", "train", "val", "val", "train", "train"), strict=True)
     )
     assert summary.counts["moved"] == 3
 
 
-def test_photos_that_are_all_for_training_are_divided_by_it(tmp_path: Path, capsys):
+def test_no_split_is_written_if_all_photos_are_in_train(tmp_path: Path, capsys):
     folder = fill(tmp_path / "hub", "train/Eczema/a.jpg", "train/Acne/b.jpg")
     rows = load_manifest(prepare_folder(tmp_path / "out", folder=folder).manifest).table
     assert list(rows["split"]) == ["", ""]
@@ -146,13 +145,13 @@ def test_photos_that_are_all_for_training_are_divided_by_it(tmp_path: Path, caps
     assert "note:" not in capsys.readouterr().err
 
 
-def test_a_split_that_loses_all_its_photos_is_named(tmp_path: Path, capsys):
+def test_split_that_loses_all_its_photos_is_noted(tmp_path: Path, capsys):
     folder = fill(tmp_path / "set", "train/Eczema/a-1.jpg", "test/Eczema/a-2.jpg", "val/B/b.jpg")
     prepare_folder(tmp_path / "out", folder=folder)
     assert "note: no photo is left in test, since each has others" in capsys.readouterr().err
 
 
-def test_splits_beside_classes_are_an_error(tmp_path: Path):
+def test_split_folders_beside_class_folders_are_an_error(tmp_path: Path):
     folder = fill(tmp_path / "dermnet", "train/Eczema/a.jpg", "Acne/b.jpg")
     with pytest.raises(
         DataError, match=r"some top folders are splits \(train\) and some are not \(Acne\)"
@@ -160,7 +159,7 @@ def test_splits_beside_classes_are_an_error(tmp_path: Path):
         prepare_folder(tmp_path / "out", folder=folder)
 
 
-def test_photos_without_a_class_are_all_named(tmp_path: Path):
+def test_all_photos_without_a_class_are_reported(tmp_path: Path):
     folder = fill(tmp_path / "atlas", "Eczema/a.jpg", "Acne/b.jpg", "loose.jpg", "also.png")
     with pytest.raises(
         DataError, match=r"2 faults(.|\n)*also.png: is in no class(.|\n)*loose.jpg: is in no class"
@@ -171,7 +170,7 @@ def test_photos_without_a_class_are_all_named(tmp_path: Path):
         prepare_folder(tmp_path / "out", folder=folder)
 
 
-def test_which_classes_are_eczema():
+def test_eczema_classes_are_chosen_by_keyword_or_by_name():
     classes = {"Atopic Dermatitis Photos", "ECZEMA", "Acne", "Hand Dermatitis"}
     assert choose_eczema_classes(classes) == {"Atopic Dermatitis Photos", "ECZEMA"}
     assert choose_eczema_classes(classes, ["hand dermatitis"]) == {"Hand Dermatitis"}
@@ -203,11 +202,11 @@ def test_which_classes_are_eczema():
         "eczema absent",
     ],
 )
-def test_a_class_without_eczema_is_not_eczema(other: str):
+def test_class_name_that_negates_eczema_is_not_eczema(other: str):
     assert choose_eczema_classes({"Eczema", other, "Acne"}) == {"Eczema"}
 
 
-def test_classes_are_named_whatever_blanks_and_accents():
+def test_named_class_matches_whatever_its_blanks_and_accents():
     assert choose_eczema_classes({"Ekze\u0301m ", "Acne"}, [" ekz\u00e9m"]) == {"Ekze\u0301m "}
 
 
@@ -225,8 +224,8 @@ def test_captions_become_texts(folder: Path, tmp_path: Path):
     assert summary.counts["captions"] == 1
 
 
-@pytest.mark.parametrize(("there", "told"), [("NFD", "NFC"), ("NFC", "NFD")])  # macOS: NFD
-def test_names_are_alike_however_their_accents_are_coded(tmp_path: Path, there: str, told: str):
+@pytest.mark.parametrize(("there", "told"), [("NFD", "NFC"), ("NFC", "NFD")])  # macOS uses NFD
+def test_file_names_match_whatever_their_unicode_form(tmp_path: Path, there: str, told: str):
     fill(tmp_path / "atlas", unicodedata.normalize(there, "Eczema/größe.jpg"), "Tinea/1.jpg")
     captions, name = tmp_path / "captions.csv", unicodedata.normalize(told, "Eczema/größe.jpg")
     captions.write_text(f"image_path,text\n{name},itchy\n")
@@ -239,7 +238,7 @@ def test_names_are_alike_however_their_accents_are_coded(tmp_path: Path, there: 
     assert list(table["eczema"]) == [1, 0]
 
 
-def test_captions_without_a_photo_are_all_named(folder: Path, tmp_path: Path):
+def test_all_captions_without_a_photo_of_their_own_are_reported(folder: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
     captions.write_text(
         "image_path,text\n../x.jpg,a\nPsoriasis/knee-3.jpeg,b\nPsoriasis/knee-3.jpeg,c\n/etc/passwd,d\n"
@@ -255,7 +254,7 @@ def test_captions_without_a_photo_are_all_named(folder: Path, tmp_path: Path):
         assert fault in str(error.value)
 
 
-def test_no_link_leads_out(folder: Path, tmp_path: Path):
+def test_links_to_folders_outside_files_or_nothing_are_errors(folder: Path, tmp_path: Path):
     fill(tmp_path / "elsewhere", "secret.jpg")
     (folder / "Psoriasis" / "out.jpg").symlink_to(tmp_path / "elsewhere" / "secret.jpg")
     (folder / "Psoriasis" / "broken.jpg").symlink_to(tmp_path / "nothing.jpg")
@@ -272,7 +271,7 @@ def test_no_link_leads_out(folder: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_link_inside_the_folder_is_followed(folder: Path, tmp_path: Path):
+def test_link_inside_the_folder_is_followed(folder: Path, tmp_path: Path):
     (folder / "Psoriasis" / "again.png").symlink_to(folder / "Eczema Photos" / "elbow.png")
     summary = prepare_folder(tmp_path / "out", folder=folder)
     assert summary.counts["photos"] == 5
@@ -281,7 +280,7 @@ def test_a_link_inside_the_folder_is_followed(folder: Path, tmp_path: Path):
     assert copy.read_bytes() == (folder / "Eczema Photos" / "elbow.png").read_bytes()
 
 
-def test_a_name_that_is_not_utf8_is_an_error(folder: Path, tmp_path: Path):
+def test_file_name_that_is_not_utf8_is_an_error(folder: Path, tmp_path: Path):
     bad = bytes(folder / "Psoriasis") + b"/caf\xe9.jpg"
     with open(bad, "wb") as file:  # noqa: PTH123  (a path of bytes)
         file.write(b"x")
@@ -289,7 +288,7 @@ def test_a_name_that_is_not_utf8_is_an_error(folder: Path, tmp_path: Path):
         prepare_folder(tmp_path / "out", folder=folder)
 
 
-def test_nothing_is_written_over_or_into_the_photos(folder: Path, tmp_path: Path):
+def test_output_may_not_replace_or_enter_the_photo_folder(folder: Path, tmp_path: Path):
     for out in (folder, tmp_path):
         with pytest.raises(DataError, match="would be lost"):
             prepare_folder(out, folder=folder, overwrite=True)
@@ -300,15 +299,15 @@ def test_nothing_is_written_over_or_into_the_photos(folder: Path, tmp_path: Path
     )
 
 
-def test_empty_or_missing_folders_are_errors(tmp_path: Path):
+def test_empty_or_missing_folder_is_an_error(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for bad in ("empty", "none"):
         with pytest.raises(DataError, match=r"no photos|no such folder"):
             prepare_folder(tmp_path / "out", folder=tmp_path / bad)
 
 
-def test_numbers_and_counts_are_no_part_of_a_class_name(tmp_path: Path):
-    """As in a well-known set on Kaggle."""
+def test_numbers_and_counts_are_stripped_from_class_names(tmp_path: Path):
+    """The class names are those of a well-known data set on Kaggle."""
     names = ("1. Eczema 1677", "3. Atopic Dermatitis - 1.25k", "10. Warts (HPV 2) - 2103")
     atlas = fill(tmp_path / "atlas", *(f"{name}/0_{shot}.jpg" for name in names for shot in "12"))
     summary = prepare_folder(tmp_path / "out", folder=atlas)
@@ -321,7 +320,7 @@ def test_numbers_and_counts_are_no_part_of_a_class_name(tmp_path: Path):
         assert strip_numbers({"": left_alone}) == {"": {name: name for name in left_alone}}
 
 
-def test_a_class_that_is_alone_in_its_split_keeps_the_number_that_it_has_elsewhere(tmp_path: Path):
+def test_class_numbers_are_kept_in_all_splits_if_one_split_needs_them(tmp_path: Path):
     names = ("train/class_0/a.jpg", "train/class_1/b.jpg", "test/class_1/c.jpg")
     summary = prepare_folder(
         tmp_path / "out", folder=fill(tmp_path / "set", *names), eczema=["class_1"]
@@ -331,9 +330,7 @@ def test_a_class_that_is_alone_in_its_split_keeps_the_number_that_it_has_elsewhe
     assert table.loc["test/class_1/c.jpg", "eczema"] == 1
 
 
-def test_a_caption_for_one_of_two_photos_that_differ_in_the_ending_alone_is_for_none(
-    tmp_path: Path,
-):
+def test_caption_that_could_be_for_two_photos_is_an_error(tmp_path: Path):
     folder = fill(tmp_path / "set", "Eczema/a.jpg", "Eczema/a.JPG", "Warts/b.JPG")
     captions = tmp_path / "captions.csv"
     captions.write_text("image_path,text\nEczema/a.Jpg,itchy\nWarts/b.jpg,round\n")
@@ -349,7 +346,7 @@ def test_a_caption_for_one_of_two_photos_that_differ_in_the_ending_alone_is_for_
         (r"(p\d+)_", ["p1", "p1", "p2"]),
     ],
 )
-def test_what_groups_photos_can_be_said(tmp_path: Path, rule: str, groups: list[str]):
+def test_group_by_rule_sets_the_groups(tmp_path: Path, rule: str, groups: list[str]):
     atlas = fill(tmp_path / "atlas", "Eczema/p1_1.jpg", "Eczema/p1_2.jpg", "Other/p2_img_3.jpg")
     summary = prepare_folder(tmp_path / "out", folder=atlas, group_by=rule)
     assert load_manifest(summary.manifest).table["group_id"].tolist() == groups
@@ -363,7 +360,9 @@ def test_what_groups_photos_can_be_said(tmp_path: Path, rule: str, groups: list[
         ("(x)", "-1.jpg: has no"),
     ],
 )
-def test_a_rule_that_finds_no_groups_is_an_error(folder: Path, tmp_path: Path, rule, said: str):
+def test_group_by_rule_that_finds_no_groups_is_an_error(
+    folder: Path, tmp_path: Path, rule, said: str
+):
     with pytest.raises(DataError, match=re.escape(said)):
         prepare_folder(tmp_path / "out", folder=folder, group_by=rule)
 
@@ -376,8 +375,8 @@ METADATA = {
 
 
 @pytest.mark.parametrize("name", METADATA)
-def test_metadata_beside_photos_say_class_and_text(tmp_path: Path, name: str):
-    """As in Hugging Face's ImageFolder."""
+def test_metadata_file_sets_class_and_text(tmp_path: Path, name: str):
+    """The layout is that of Hugging Face's ImageFolder."""
     atlas = fill(tmp_path / "set", "train/1.jpg", "train/b/2.jpg", "test/Eczema/3.jpg")
     (atlas / "train" / name).write_text(METADATA[name])
     summary = prepare_folder(tmp_path / "out", folder=atlas)
@@ -398,7 +397,9 @@ def test_metadata_beside_photos_say_class_and_text(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize(("column", "meant"), [("caption", "text"), ("diagnosis", "label")])
-def test_metadata_that_would_be_ignored_are_an_error(tmp_path: Path, column: str, meant: str):
+def test_metadata_column_that_looks_like_another_is_an_error(
+    tmp_path: Path, column: str, meant: str
+):
     atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
     (atlas / "metadata.csv").write_text(f"file_name,{column}\nEczema/1.jpg,x\n")
     with pytest.raises(DataError, match=f"'{column}': looks like '{meant}'; rename it"):
@@ -408,7 +409,7 @@ def test_metadata_that_would_be_ignored_are_an_error(tmp_path: Path, column: str
 @pytest.mark.parametrize(
     "path", ["./Eczema/1.jpg", r"Eczema\1.jpg", " Eczema/1.jpg ", "Eczema/1.JPG"]
 )
-def test_captions_are_read_as_a_manifest_is(tmp_path: Path, path: str):
+def test_captions_are_read_like_a_manifest(tmp_path: Path, path: str):
     atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
     (tmp_path / "c.csv").write_text(f"image_path,text\n{path},dry\nTinea/2.jpg,nan\n")
     summary = prepare_folder(tmp_path / "out", folder=atlas, captions=tmp_path / "c.csv")
@@ -416,7 +417,7 @@ def test_captions_are_read_as_a_manifest_is(tmp_path: Path, path: str):
 
 
 @pytest.mark.parametrize("name", ["Training", "train_set", "TRAIN", "train data"])
-def test_splits_are_known_by_their_other_names(name: str):
+def test_find_split_knows_other_names_of_train(name: str):
     assert find_split(name) == "train"
     assert not find_split(f"{name} photos of eczema")
 
@@ -424,7 +425,7 @@ def test_splits_are_known_by_their_other_names(name: str):
 @pytest.mark.parametrize(
     ("line", "said"), [("{", "1: is not JSON"), ("[1]", "allowed: a JSON object"), ("", "is empty")]
 )
-def test_metadata_that_are_no_json_lines_are_an_error(tmp_path: Path, line: str, said: str):
+def test_metadata_that_are_not_json_lines_are_an_error(tmp_path: Path, line: str, said: str):
     atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
     (atlas / "metadata.jsonl").write_text(line)
     with pytest.raises(DataError, match=said):
@@ -432,7 +433,7 @@ def test_metadata_that_are_no_json_lines_are_an_error(tmp_path: Path, line: str,
 
 
 def write_parquet(path: Path, rows: list[tuple[str | None, int, str]], names: list[str]) -> None:
-    """As Hugging Face publishes image data sets."""
+    """Writes a Parquet file as Hugging Face publishes image data sets."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -471,15 +472,15 @@ def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
         prepare_folder(tmp_path / "set", folder=tmp_path / "set" / "data", overwrite=True)
 
 
-def test_a_name_too_long_for_a_file_is_cut_before_its_ending(tmp_path: Path):
-    rows = [("\u6e7f" * 100 + ".png", 0, ""), ("a.png", 1, "")]  # three bytes a character
+def test_too_long_file_name_is_cut_before_its_ending(tmp_path: Path):
+    rows = [("\u6e7f" * 100 + ".png", 0, ""), ("a.png", 1, "")]  # three bytes per character
     (tmp_path / "set").mkdir()
     write_parquet(tmp_path / "set" / "train.parquet", rows, ["eczema", "tinea"])
     table = load_manifest(prepare_folder(tmp_path / "out", folder=tmp_path / "set").manifest).table
     assert sum(path.endswith("\u6e7f.png") for path in table["image_path"]) == 1
 
 
-def test_a_group_in_a_parquet_file_keeps_its_photos_together(tmp_path: Path):
+def test_group_id_column_of_a_parquet_file_is_used(tmp_path: Path):
     rows = [(f"{name}.png", number % 2, "") for number, name in enumerate("abcd")]
     write_parquet(tmp_path / "train.parquet", rows, ["eczema", "tinea"])
     table = parquet.read_table(tmp_path / "train.parquet")
@@ -493,7 +494,7 @@ def test_a_group_in_a_parquet_file_keeps_its_photos_together(tmp_path: Path):
         prepare_folder(tmp_path / "out2", folder=tmp_path)
 
 
-def test_parquet_files_that_are_there_twice_are_an_error(tmp_path: Path):
+def test_duplicate_parquet_files_are_an_error(tmp_path: Path):
     (tmp_path / "data").mkdir()
     for name in ("train.parquet", "data/train.parquet", "test.parquet"):
         write_parquet(tmp_path / name, [("p1_1.png", 0, "")], ["eczema", "tinea"])
@@ -503,7 +504,7 @@ def test_parquet_files_that_are_there_twice_are_an_error(tmp_path: Path):
         prepare_folder(tmp_path / "out", folder=tmp_path)
 
 
-def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
+def test_parquet_file_without_valid_photos_and_labels_is_an_error(tmp_path: Path):
     parquet.write_table(pa.table({"label": [1]}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="no column image; it has label"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
@@ -529,13 +530,13 @@ def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
         prepare_folder(tmp_path / "out", folder=tmp_path)
 
 
-def test_parquet_files_that_are_not_there_are_missed(tmp_path: Path):
+def test_missing_parquet_file_of_a_series_is_an_error(tmp_path: Path):
     write_parquet(tmp_path / "train-00000-of-00002.parquet", [(None, 0, "")], ["eczema", "tinea"])
     with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: is missing"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
 
 
-def test_parquet_files_have_a_hash_in_their_names_or_lie_in_folders_of_splits(tmp_path: Path):
+def test_parquet_names_may_have_a_hash_or_be_in_split_folders(tmp_path: Path):
     hashed = "data/{}-00000-of-00001-4746b8785c874cc7.parquet"
     for kind, form in (
         ("hash", hashed),
@@ -572,7 +573,9 @@ def test_parquet_files_have_a_hash_in_their_names_or_lie_in_folders_of_splits(tm
         ),
     ],
 )
-def test_parquet_files_that_are_not_one_set_are_named(tmp_path: Path, names: list[str], said: str):
+def test_parquet_files_that_are_not_one_data_set_are_an_error(
+    tmp_path: Path, names: list[str], said: str
+):
     for name in names:
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).touch()
@@ -580,14 +583,14 @@ def test_parquet_files_that_are_not_one_set_are_named(tmp_path: Path, names: lis
         prepare_folder(tmp_path / "out", folder=tmp_path / "set")
 
 
-def test_an_error_names_the_folder_of_parquet_files(tmp_path: Path):
+def test_error_names_the_folder_of_the_parquet_files(tmp_path: Path):
     write_parquet(tmp_path / "train.parquet", [(None, 0, ""), (None, 1, "")], ["acne", "tinea"])
     with pytest.raises(DataError) as caught:
         prepare_folder(tmp_path / "out", folder=tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: ")
 
 
-def test_a_patient_in_the_metadata_stays_in_one_split(tmp_path: Path, capsys):
+def test_group_id_in_the_metadata_keeps_a_patient_in_one_split(tmp_path: Path, capsys):
     atlas = fill(
         tmp_path / "atlas", *(f"{split}/{n}.jpg" for split in ("train", "test") for n in "xy")
     )
@@ -610,8 +613,8 @@ def test_a_patient_in_the_metadata_stays_in_one_split(tmp_path: Path, capsys):
         prepare_folder(tmp_path / "other", folder=atlas)
 
 
-def test_a_patients_number_is_the_same_with_a_decimal_point(tmp_path: Path):
-    """As pandas writes a column of numbers in which one cell is empty."""
+def test_numeric_group_id_is_the_same_with_a_decimal_point(tmp_path: Path):
+    """Pandas writes 7 as 7.0 if another cell of the column is empty."""
     atlas = fill(tmp_path / "atlas", "train/x.jpg", "test/y.jpg")
     for split, line in (("train", "x.jpg,eczema,7"), ("test", "y.jpg,other,7.0")):
         (atlas / split / "metadata.csv").write_text(f"file_name,label,group_id\n{line}\n")
@@ -621,14 +624,14 @@ def test_a_patients_number_is_the_same_with_a_decimal_point(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["Subset", "fold"])
-def test_a_split_by_another_name_is_said_to_be_passed_over(tmp_path: Path, name: str, capsys):
+def test_split_column_in_the_metadata_is_noted_as_not_read(tmp_path: Path, name: str, capsys):
     atlas = fill(tmp_path / "atlas", "Eczema/1.jpg", "Tinea/2.jpg")
     (atlas / "metadata.csv").write_text(f"file_name,{name}\nEczema/1.jpg,val\n")
     prepare_folder(tmp_path / "out", folder=atlas)
     assert f"{name!r} is not read: splits are folders at the top" in capsys.readouterr().err
 
 
-def test_a_photo_beside_the_folders_of_splits_is_in_none_of_them(tmp_path: Path):
+def test_photo_beside_the_split_folders_has_no_split(tmp_path: Path):
     atlas = fill(tmp_path / "atlas", "train/Eczema/1.jpg", "test/Tinea/2.jpg", "3.jpg")
     (atlas / "metadata.csv").write_text("file_name,label\n3.jpg,Eczema\n")
     table = load_manifest(prepare_folder(tmp_path / "out", folder=atlas).manifest).table
@@ -639,7 +642,7 @@ def test_a_photo_beside_the_folders_of_splits_is_in_none_of_them(tmp_path: Path)
     }
 
 
-def test_of_photos_whose_endings_alone_differ_each_has_its_own_caption(tmp_path: Path):
+def test_photos_that_differ_only_in_ending_case_have_own_captions(tmp_path: Path):
     atlas = fill(tmp_path / "atlas", "Eczema/1.JPG", "Eczema/1.jpg", "Tinea/2.jpg")
     captions = tmp_path / "captions.csv"
     captions.write_text("image_path,text\nEczema/1.jpg,small\nEczema/1.JPG,capital\n")
@@ -652,7 +655,7 @@ def test_of_photos_whose_endings_alone_differ_each_has_its_own_caption(tmp_path:
     }
 
 
-def test_counts_of_one_split_are_no_part_of_a_class(tmp_path: Path):
+def test_photo_counts_of_each_split_are_stripped_from_class_names(tmp_path: Path):
     atlas = fill(
         tmp_path / "atlas",
         "train/1. Hand Eczema 1677/knee-1.jpg",
@@ -667,7 +670,7 @@ def test_counts_of_one_split_are_no_part_of_a_class(tmp_path: Path):
     assert (summary.counts["moved"], summary.counts["eczema"]) == (1, 2)
 
 
-def test_accents_coded_otherwise_are_one_class_and_one_group(tmp_path: Path):
+def test_unicode_forms_of_a_name_are_one_class_and_one_group(tmp_path: Path):
     names = [unicodedata.normalize(form, "Ekzéma") for form in ("NFC", "NFD")]
     atlas = fill(
         tmp_path / "atlas",
@@ -680,7 +683,7 @@ def test_accents_coded_otherwise_are_one_class_and_one_group(tmp_path: Path):
     assert (summary.counts["groups"], summary.counts["moved"]) == (2, 1)
 
 
-def test_a_folder_that_cannot_be_looked_into_is_an_error(
+def test_unreadable_folder_is_an_error(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     scan = os.scandir
@@ -695,7 +698,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error(
         prepare_folder(tmp_path / "out", folder=folder)
 
 
-def test_photos_of_a_parquet_file_may_be_called_anything(tmp_path: Path):
+def test_parquet_photos_with_odd_names_get_an_ending(tmp_path: Path):
     data = tmp_path / "data"
     data.mkdir()
     rows = [("case.12", 0, ""), ("x.bin", 1, ""), ("p.PNG", 1, "")]

@@ -1,4 +1,4 @@
-"""One contract for every fusion: each modality works alone, nothing absent has a say."""
+"""Tests what every fusion guarantees: one modality is enough, and an absent one is ignored."""
 
 import keras
 import numpy as np
@@ -24,11 +24,11 @@ def model(request: pytest.FixtureRequest) -> keras.Model:
     return build_model(ModelConfig(embedding_units=8, fusion=request.param), scratch_encoders())
 
 
-def test_the_config_knows_every_fusion():
+def test_config_allows_exactly_the_known_fusions():
     assert set(ModelConfig.model_fields["fusion"].annotation.__args__) == set(FUSIONS)
 
 
-def test_every_head_answers_with_finite_logits(model: keras.Model):
+def test_every_head_gives_finite_logits_whatever_is_absent(model: keras.Model):
     for presence in (
         {},
         {IMAGE_PRESENT: ABSENT},
@@ -47,7 +47,7 @@ def test_every_head_answers_with_finite_logits(model: keras.Model):
         assert all(np.isfinite(value).all() for value in logits.values())
 
 
-def test_what_stands_in_for_an_absent_photo_or_text_has_no_say(model: keras.Model):
+def test_content_of_an_absent_photo_or_text_is_ignored(model: keras.Model):
     inputs = batch()
     rubbish = {IMAGE: np.full_like(inputs[IMAGE], np.nan)}
     photoless, again = (
@@ -109,7 +109,7 @@ def test_heads_on_cached_features_answer_like_the_whole_model(model: keras.Model
 
 
 def shake(model: keras.Model) -> None:
-    """Gives every weight of the heads some value, as training would: some start at zero."""
+    """Changes every weight outside the encoders, as training would; some start at zero."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if "encoder" not in layer.name:
@@ -119,7 +119,7 @@ def shake(model: keras.Model) -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_with_one_modality_the_answer_is_the_single_heads_to_the_bit(fusion: str):
+def test_answer_from_one_modality_is_bit_for_bit_that_of_its_own_head(fusion: str):
     model = build_model(ModelConfig(embedding_units=8, fusion=fusion), scratch_encoders())
     shake(model)
     photo_only = run(model, batch(), **{TEXT_PRESENT: ABSENT})
@@ -130,7 +130,7 @@ def test_with_one_modality_the_answer_is_the_single_heads_to_the_bit(fusion: str
         np.testing.assert_array_equal(text_only[name], both[f"{name}_text"])
 
 
-def test_with_neither_the_answer_is_the_prior():
+def test_answer_without_photo_and_text_is_the_prior():
     model = build_model(ModelConfig(embedding_units=8), scratch_encoders())
     shake(model)
     model.get_layer("eczema_sum").prior.assign(-0.7)
@@ -139,7 +139,7 @@ def test_with_neither_the_answer_is_the_prior():
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_an_untrained_fusion_adds_up_and_late_fusion_stays_so(fusion: str):
+def test_untrained_fusion_adds_up_evidence_and_late_fusion_always_does(fusion: str):
     model = build_model(ModelConfig(embedding_units=8, fusion=fusion), scratch_encoders())
     if fusion == "late":
         shake(model)
@@ -152,7 +152,7 @@ def test_an_untrained_fusion_adds_up_and_late_fusion_stays_so(fusion: str):
     )
 
 
-def test_added_evidence_by_hand():
+def test_added_evidence_matches_hand_computed_sums():
     layer = AddedEvidence()
     image, text = (np.array([[value]] * 3 + [[np.nan]]) for value in (2.0, 4.0))
     image[1], text[2] = np.nan, np.nan
@@ -167,7 +167,7 @@ def test_added_evidence_by_hand():
     assert not layer.trainable_weights
 
 
-def test_heads_without_a_label_to_learn_from_say_nothing():
+def test_untrained_consistency_and_severity_are_uniform():
     model = build_model(ModelConfig(embedding_units=8), scratch_encoders())
     told = compute_probabilities(run(model, batch()))
     for name in ("consistency", "severity"):
@@ -182,10 +182,9 @@ def test_regions_are_listed_row_by_row():
     assert regions(grid)[0][1, 0] == grid[0, 0, 1, 0]
 
 
-def test_the_patch_grid_leaves_out_what_comes_before_the_patches():
-    tokens = np.concatenate(
-        [np.full((1, 2, 1), -9.0), np.arange(9.0).reshape(1, 9, 1)], axis=1
-    )  # class and distillation token, 3 x 3 patches
+def test_patch_grid_leaves_out_the_tokens_before_the_patches():
+    # a class and a distillation token, then 3 x 3 patches
+    tokens = np.concatenate([np.full((1, 2, 1), -9.0), np.arange(9.0).reshape(1, 9, 1)], axis=1)
     np.testing.assert_array_equal(
         PatchGrid(3)(tokens)[0, ..., 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     )
@@ -214,13 +213,13 @@ def build_with_embeddings(fusion: str) -> keras.Model:
 
 
 @pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if fusion != "cross_attention"])
-def test_embeddings_can_stand_in_for_photos(fusion: str):
+def test_embeddings_can_take_the_place_of_photos(fusion: str):
     logits = run(build_with_embeddings(fusion), batch(), **{IMAGE: np.ones((5, 6), "float32")})
     assert all(np.isfinite(value).all() for value in logits.values())
 
 
-def test_nothing_can_attend_to_regions_of_an_embedding():
-    others = ", ".join(name for name in FUSIONS if name != "cross_attention")  # in their order
+def test_cross_attention_is_refused_for_embeddings():
+    others = ", ".join(name for name in FUSIONS if name != "cross_attention")  # keeps their order
     said = f"one embedding per photo has no regions; allowed: {others}"
     with pytest.raises(ConfigError, match=said):
         build_with_embeddings("cross_attention")

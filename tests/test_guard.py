@@ -1,4 +1,4 @@
-"""The guard inside the served graph: what hostile files may do, and what they are told."""
+"""Tests the guard inside the served graph: what it refuses, and the status that it gives."""
 
 import io
 import subprocess
@@ -37,7 +37,7 @@ def check():
 
 
 class Reader(tf.Module):
-    """The guard with the real preprocessing behind it."""
+    """The guard, followed by the real preprocessing."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def read(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -104,24 +104,23 @@ def test_ordinary_photos_pass(read, kind: str, options: dict, mode: str):
     assert np.ptp(answer["pixels"][0]) > 20
 
 
-def test_a_24_megapixel_photo_and_a_progressive_one_of_12_pass(check):
+def test_24_megapixel_photo_and_progressive_one_of_12_pass(check):
     from hostile_jpeg import flat_jpeg
 
     assert check(flat_jpeg((6000, 4000))) == "ok"
-    assert (
-        check(flat_jpeg((6000, 4000)) + bytes(9_000_000)) == "ok"
-    )  # a film behind the photo, as phones write
+    # phones may append a film to a photo
+    assert check(flat_jpeg((6000, 4000)) + bytes(9_000_000)) == "ok"
     assert check(encode(Image.new("RGB", (4000, 3000)), progressive=True)) == "ok"
     assert check(encode(Image.new("RGB", (5000, 5000)), "PNG")) == "ok"
 
 
-def test_the_borders_are_exact(check):
+def test_limits_on_bytes_and_pixels_are_exact(check):
     from hostile_jpeg import flat_jpeg
     from hostile_png import flat_png
 
     small = flat_png((1, 1))
     assert check(small[:31]) == "photo: smaller than 32 bytes"
-    assert check(small[:32]) == "ok"  # so far; decoding will tell
+    assert check(small[:32]) == "ok"  # decoding comes later
     jpeg = flat_jpeg((8, 8))
     assert check(jpeg + bytes(guard.SERVED_MAX_BYTES - len(jpeg))) == "ok"
     assert check(jpeg + bytes(guard.SERVED_MAX_BYTES - len(jpeg) + 1)) == "photo: larger than 10 MB"
@@ -132,17 +131,17 @@ def test_the_borders_are_exact(check):
     assert check(flat_jpeg((16_385, 8))) == "photo: longer than 16384 pixels"
 
 
-def test_the_hundred_and_first_scan_is_one_too_many(check):
+def test_progressive_jpeg_may_have_at_most_100_scans(check):
     from hostile_jpeg import scan_bomb
 
-    assert check(scan_bomb((8, 8), 99)) == "ok"  # and the coarse one
+    assert check(scan_bomb((8, 8), 99)) == "ok"  # 100 with the coarse scan
     assert check(scan_bomb((8, 8), 100)) == COSTLY
     allowed = (guard.SERVED_MAX_DECODE_NS - 13 * 25_000_000) // (25_000_000 * 3 // 2) - 1
     assert check(scan_bomb((5000, 5000), allowed - 1)) == "ok"
     assert check(scan_bomb((5000, 5000), allowed + 1)) == COSTLY
 
 
-def test_scans_of_a_baseline_jpeg_are_counted_if_it_can_have_several(check):
+def test_scans_of_a_baseline_jpeg_are_counted_if_not_interleaved(check):
     from hostile_jpeg import flat_jpeg, scan
 
     interleaved = flat_jpeg((5000, 5000))
@@ -152,7 +151,7 @@ def test_scans_of_a_baseline_jpeg_are_counted_if_it_can_have_several(check):
 
 
 @pytest.mark.parametrize("marker", [0xC9, 0xCA])
-def test_arithmetic_coding_is_refused_wherever_it_hides(check, marker: int):
+def test_arithmetic_coding_is_refused_even_behind_a_thumbnail(check, marker: int):
     from hostile_jpeg import arithmetic_jpeg, flat_jpeg, segment
 
     bad = arithmetic_jpeg((100, 100), marker, 0)
@@ -165,7 +164,7 @@ def test_arithmetic_coding_is_refused_wherever_it_hides(check, marker: int):
 @pytest.mark.parametrize(
     "decoy", [b"\xff\xd0", b"\xff\x01", b"\xff\xff", b"\xff\xe1\0\0", b"\xff\xe1\0\1"]
 )
-def test_a_walk_from_segment_to_segment_is_not_led_astray(read, decoy: bytes):
+def test_decoy_markers_do_not_hide_arithmetic_coding(read, decoy: bytes):
     from hostile_jpeg import arithmetic_jpeg, flat_jpeg
 
     bad, good = arithmetic_jpeg((100, 100), 0xC9, 0), flat_jpeg((8, 8))
@@ -176,7 +175,7 @@ def test_a_walk_from_segment_to_segment_is_not_led_astray(read, decoy: bytes):
         assert read([hidden])["status"][0] != b"ok"
 
 
-def test_segments_without_end_are_not_walked(check):
+def test_jpeg_with_too_many_segments_is_refused(check):
     from hostile_jpeg import flat_jpeg, segment
 
     good = flat_jpeg((8, 8))
@@ -185,14 +184,14 @@ def test_segments_without_end_are_not_walked(check):
 
 
 @pytest.mark.parametrize("name", cost.COMPRESSED_CHUNKS)
-def test_compressed_notes_of_a_png_are_charged_for(check, name: bytes):
+def test_compressed_chunks_of_a_png_count_towards_its_cost(check, name: bytes):
     from hostile_png import chunk, flat_png
 
     assert check(flat_png((8, 8), extra=chunk(name, b"a\0\0") * 4)) == "ok"
     assert check(flat_png((8, 8), extra=chunk(name, b"a\0\0") * 1000)) == COSTLY
 
 
-def test_deep_large_pngs_are_refused(check):
+def test_large_interlaced_png_of_16_bits_is_refused(check):
     from hostile_png import png_header
 
     assert check(png_header((5000, 5000), 8, 2) + bytes(9)) == "ok"
@@ -201,7 +200,7 @@ def test_deep_large_pngs_are_refused(check):
     assert check(png_header((5000, 5000), 255, 255, 255) + bytes(9)) in ("ok", COSTLY)
 
 
-def test_what_may_follow_a_pngs_last_pixel_is_charged_for(check):
+def test_data_after_a_pngs_last_pixel_count_towards_its_cost(check):
     from hostile_png import surplus_png
 
     assert check(surplus_png((500, 500), 100)) == "ok"
@@ -209,7 +208,8 @@ def test_what_may_follow_a_pngs_last_pixel_is_charged_for(check):
     assert check(surplus_png((2000, 2000), 1000)) == COSTLY
 
 
-def test_a_png_with_transparency_is_refused_since_its_colours_below_would_count(check):
+def test_png_with_transparency_is_refused(check):
+    """Decoding would drop the transparency, so that colours below it would count."""
     clear = noise().convert("RGBA")
     for image, options in (
         (clear, {}),
@@ -221,7 +221,7 @@ def test_a_png_with_transparency_is_refused_since_its_colours_below_would_count(
         assert says == "photo: a PNG with transparency; lay it on white and save it as JPEG"
 
 
-def test_each_hostile_file_has_its_own_status_and_good_neighbours_stay(read):
+def test_hostile_files_have_a_status_and_do_not_affect_good_photos(read):
     from hostile_photos import draw_damaged
 
     good = encode(noise())
@@ -238,8 +238,8 @@ def test_each_hostile_file_has_its_own_status_and_good_neighbours_stay(read):
     assert not answer["pixels"][bad].any()
 
 
-def test_no_hostile_file_ends_the_process_or_takes_its_memory(tmp_path: Path):
-    """The script's own worker, a process of its own, on a SavedModel of the guard."""
+def test_hostile_files_neither_end_the_process_nor_fill_its_memory(tmp_path: Path):
+    """Uses the worker of the benchmark, a separate process, on a SavedModel of the guard."""
     import benchmark_guard
     from hostile_jpeg import BIG_PX, draw_small_jpegs, scan_bomb
     from hostile_png import chunk, flat_png
@@ -264,7 +264,7 @@ def test_no_hostile_file_ends_the_process_or_takes_its_memory(tmp_path: Path):
     assert answers["wide"] == "photo: longer than 16384 pixels"
 
 
-def test_the_benchmark_notices_a_process_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_benchmark_notices_a_process_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import benchmark_guard
 
     def start_mortal(kind: str, model: Path) -> subprocess.Popen:
@@ -281,12 +281,11 @@ def test_the_benchmark_notices_a_process_that_dies(tmp_path: Path, monkeypatch: 
     assert "2 ended the process" in benchmark_guard.describe("graph", results)
 
 
-def test_texts_are_bounded_before_any_work():
+def test_long_texts_are_cut_before_they_are_cleaned():
     cleaned = clean_text(
         tf.constant(["x" * 10_000_000, "\ufdfa" * 100_000, "<a " * 500_000, "é" * 50_000])
     ).numpy()
     assert len(cleaned[0]) == MAX_TEXT_BYTES
-    assert (
-        len(cleaned[1]) <= 12 * MAX_TEXT_BYTES
-    )  # one character of three bytes becomes eighteen of 33 in NFKC
+    # NFKC turns one character of three bytes into eighteen of 33 bytes
+    assert len(cleaned[1]) <= 12 * MAX_TEXT_BYTES
     assert all(text.decode("utf-8") is not None for text in cleaned)

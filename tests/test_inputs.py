@@ -1,4 +1,4 @@
-"""Manifest rows to batches: every row once, nothing stale, the same order for the same seed."""
+"""Manifest rows become batches in a reproducible order, and the cache is never out of date."""
 
 import re
 import subprocess
@@ -57,7 +57,7 @@ def build(manifest: Path, cache: Path) -> Inputs:
     )
 
 
-def test_presence_is_what_the_manifest_says(inputs: Inputs, table: pd.DataFrame):
+def test_presence_flags_match_the_manifest(inputs: Inputs, table: pd.DataFrame):
     batch = inputs.gather(np.arange(len(inputs)))
     np.testing.assert_array_equal(
         batch[IMAGE_PRESENT], (table["image_path"] != "").astype("float32")
@@ -65,11 +65,11 @@ def test_presence_is_what_the_manifest_says(inputs: Inputs, table: pd.DataFrame)
     np.testing.assert_array_equal(batch[TEXT_PRESENT], (table["text"] != "").astype("float32"))
 
 
-def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFrame):
+def test_pixels_come_from_the_photo_of_the_row(inputs: Inputs, table: pd.DataFrame):
     rows = np.array([30, 3, 5])
     batch = inputs.gather(rows)
     for place, row in enumerate(rows):
-        if row == 3:  # has none
+        if row == 3:  # this row has no photo
             assert not batch[IMAGE][place].any()
             continue
         data = upright_jpeg(Path(table.at[row, "image_file"]).read_bytes())
@@ -78,7 +78,7 @@ def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFr
         )
 
 
-def test_a_pair_has_the_photo_of_one_row_and_the_text_of_another(inputs: Inputs):
+def test_pair_has_the_photo_of_one_row_and_the_text_of_another(inputs: Inputs):
     photos, texts = np.array([30, 5, -1, 7]), np.array([0, 30, 8, -1])
     pairs = inputs.pair(photos, texts, photos)
     assert len(pairs) == 4
@@ -90,7 +90,7 @@ def test_a_pair_has_the_photo_of_one_row_and_the_text_of_another(inputs: Inputs)
     np.testing.assert_array_equal(paired[PADDING_MASK], own[PADDING_MASK][2:])
 
 
-def test_what_a_model_has_not_learned_from_is_left_out(inputs: Inputs):
+def test_keep_leaves_out_the_other_modality_and_its_notices(inputs: Inputs):
     inputs = replace(inputs, text_notices=np.full(len(inputs), "text: hardly known", object))
     told = inputs.keep({"text"})
     assert told.absent == {"image"}
@@ -113,7 +113,7 @@ def test_tokens_are_cut_to_the_longest_text_of_the_batch(inputs: Inputs, table: 
     assert longer[TOKEN_IDS].shape[1] == longer[PADDING_MASK].sum(1).max() > 2
 
 
-def test_evaluation_gives_every_row_once_and_in_order(inputs: Inputs):
+def test_evaluation_dataset_gives_the_rows_in_order(inputs: Inputs):
     rows = np.array([5, 0, 59, 3, 7, 7])
     batches = list(build_evaluation_dataset(inputs, rows, 4))
     assert [len(batch[IMAGE]) for batch in batches] == [4, 2]
@@ -132,7 +132,7 @@ def training(
     return [(batch[IMAGE].numpy(), target["row"].numpy()) for batch, target, _ in dataset]
 
 
-def test_training_gives_every_row_once_an_epoch_in_an_order_of_its_own(inputs: Inputs):
+def test_training_dataset_gives_all_rows_in_a_new_order_each_epoch(inputs: Inputs):
     batches = training(inputs, range(2))
     assert [len(rows) for _, rows in batches] == [8, 8, 8, 6] * 2
     epochs = [np.concatenate([rows for _, rows in part]) for part in (batches[:4], batches[4:])]
@@ -143,7 +143,7 @@ def test_training_gives_every_row_once_an_epoch_in_an_order_of_its_own(inputs: I
         np.testing.assert_array_equal(pixels, inputs.gather(rows)[IMAGE])
 
 
-def test_a_resumed_epoch_sees_what_an_unbroken_run_sees(inputs: Inputs):
+def test_resumed_epoch_has_the_same_batches_as_an_unbroken_run(inputs: Inputs):
     unbroken, resumed = (
         training(inputs, range(3), augment=AugmentConfig(rotation_deg=20.0, crop=0.1))[8:],
         training(inputs, range(2, 3), augment=AugmentConfig(rotation_deg=20.0, crop=0.1)),
@@ -161,7 +161,7 @@ def test_another_seed_gives_another_order(inputs: Inputs):
 
 
 def windows_of(inputs: Inputs) -> Inputs:
-    """Inputs of which row k has two windows of k + 1."""
+    """Returns inputs whose row k has two windows filled with k + 1."""
     values = np.repeat(np.arange(1.0, len(inputs) + 1, dtype="float32"), 4).reshape(-1, 2, 2)
     column = Column(values, np.arange(len(inputs)), "windows")
     columns = {"windows": column, IMAGE_PRESENT: inputs.columns[IMAGE_PRESENT]}
@@ -183,18 +183,18 @@ def talking(inputs: Inputs, share: float, epochs: range = range(4)) -> list[tupl
     return [(batch["windows"].numpy(), target["row"].numpy()) for batch, target, _ in dataset]
 
 
-def test_small_talk_is_put_behind_a_share_of_the_texts(inputs: Inputs):
+def test_small_talk_is_appended_to_a_share_of_the_texts(inputs: Inputs):
     batches = talking(windows_of(inputs), 0.5)
     followed = np.concatenate([windows[:, 2, 0] for windows, _ in batches])
     for windows, rows in batches:
         assert windows.shape == (len(rows), 4, 2)
         np.testing.assert_array_equal(windows[:, :2, 0], np.repeat(rows[:, None] + 1, 2, axis=1))
         np.testing.assert_array_equal(windows[:, 3], windows[:, 2])
-    assert set(followed) == {0, 4, 8}  # nothing, or what row 3 or row 7 says
+    assert set(followed) == {0, 4, 8}  # nothing, or the text of row 3 or row 7
     assert 0.3 < (followed > 0).mean() < 0.7
 
 
-def test_small_talk_is_another_in_each_epoch_and_the_same_after_resuming(inputs: Inputs):
+def test_small_talk_differs_by_epoch_and_is_the_same_after_resuming(inputs: Inputs):
     unbroken, resumed = (
         talking(windows_of(inputs), 0.5),
         talking(windows_of(inputs), 0.5, range(2, 4)),
@@ -212,7 +212,7 @@ def test_small_talk_is_another_in_each_epoch_and_the_same_after_resuming(inputs:
     assert heard[0] != heard[1]
 
 
-def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
+def test_cached_array_is_read_and_not_computed_again(tmp_path: Path):
     cache, wanted = ArrayCache(tmp_path), np.arange(12, dtype="float32").reshape(4, 3)
     first = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted[:3], wanted[3:]])
     again = cache.load_or_compute(
@@ -222,14 +222,14 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     np.testing.assert_array_equal(again, wanted)
 
 
-def test_an_array_that_is_not_kept_is_whole_and_leaves_nothing(tmp_path: Path):
+def test_cache_that_keeps_nothing_gives_the_array_and_leaves_no_file(tmp_path: Path):
     wanted = np.arange(12, dtype="float32").reshape(4, 3)
     cache = ArrayCache(tmp_path, keep=False)
     found = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted])
     assert not list(tmp_path.iterdir())
     np.testing.assert_array_equal(found, wanted)
 
-    def keep_meanwhile() -> list[np.ndarray]:  # as another run in the same folder may
+    def keep_meanwhile() -> list[np.ndarray]:  # as another run in the same folder might do
         ArrayCache(tmp_path).load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted])
         return [wanted]
 
@@ -247,7 +247,7 @@ needs_proc = pytest.mark.skipif(
 
 
 @needs_proc
-def test_released_maps_hold_no_memory_and_are_read_again(tmp_path: Path):
+def test_released_maps_hold_no_memory_and_stay_readable(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.ones(8_000_000, "float32"))  # 32 MB
     mapped = map_array(tmp_path / "a.npy")
     assert mapped.sum() == 8_000_000
@@ -269,7 +269,7 @@ def test_batches_leave_no_mapped_features_in_memory(inputs: Inputs, tmp_path: Pa
     assert measure_mapped_kb() - before < 10_000
 
 
-def test_an_array_is_mapped_once_and_anew_when_its_file_has_changed(tmp_path: Path):
+def test_array_is_mapped_again_only_when_its_file_has_changed(tmp_path: Path):
     path = tmp_path / "a.npy"
     np.save(path, np.zeros(3))
     first = map_array(path)
@@ -284,7 +284,7 @@ def test_an_array_is_mapped_once_and_anew_when_its_file_has_changed(tmp_path: Pa
 
 
 @pytest.mark.parametrize("blocks", [[2], [3, 2]])
-def test_a_wrong_number_of_rows_is_an_error_and_leaves_nothing(tmp_path: Path, blocks: list[int]):
+def test_wrong_number_of_rows_is_an_error_and_leaves_no_file(tmp_path: Path, blocks: list[int]):
     with pytest.raises(RunError):
         ArrayCache(tmp_path).load_or_compute(
             "a", "key", (4, 3), "float32", lambda: [np.zeros((rows, 3)) for rows in blocks]
@@ -292,8 +292,8 @@ def test_a_wrong_number_of_rows_is_an_error_and_leaves_nothing(tmp_path: Path, b
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path):
-    """A process that may write 1 MB at most stands for a disk with as much room."""
+def test_full_disk_is_reported_and_leaves_no_file(tmp_path: Path):
+    """A process that may write at most 1 MB simulates a disk with that much space left."""
     code = (
         "import resource, signal, sys, numpy as np\n"
         "from eczema_tf.data.cache import ArrayCache\n"
@@ -306,12 +306,12 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path):
     failed = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
     )
-    assert failed.returncode == 1  # no bus error
+    assert failed.returncode == 1  # not killed by a bus error
     assert "a-k.npy: cannot be written: File too large; free some space" in failed.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_cache_file_is_computed_again(tmp_path: Path):
+def test_array_of_a_damaged_cache_file_is_computed_again(tmp_path: Path):
     cache = ArrayCache(tmp_path)
     cache.load_or_compute("a", "key", (4,), "float32", lambda: [np.ones(4)])
     (tmp_path / "a-key.npy").write_bytes(b"damaged")
@@ -320,7 +320,7 @@ def test_a_damaged_cache_file_is_computed_again(tmp_path: Path):
     )
 
 
-def test_fingerprints_tell_contents_shapes_and_borders_apart():
+def test_fingerprints_differ_by_content_shape_type_and_boundaries():
     parts = [
         ("ab", "c"),
         ("a", "bc"),
@@ -333,7 +333,7 @@ def test_fingerprints_tell_contents_shapes_and_borders_apart():
     assert len({fingerprint(*part) for part in parts}) == len(parts)
 
 
-def test_a_changed_photo_is_never_served_from_the_cache(toy_manifest: Path, tmp_path: Path):
+def test_changed_photo_is_not_taken_from_the_cache(toy_manifest: Path, tmp_path: Path):
     copy = tmp_path / "toy"
     (copy / "photos").mkdir(parents=True)
     for file in toy_manifest.parent.rglob("*.*"):
@@ -345,7 +345,9 @@ def test_a_changed_photo_is_never_served_from_the_cache(toy_manifest: Path, tmp_
     np.testing.assert_array_equal(after[0], after[1])
 
 
-def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_path: Path, capsys):
+def test_truncated_photo_is_reported_with_its_line_or_left_out(
+    toy_manifest: Path, tmp_path: Path, capsys
+):
     (tmp_path / "photos").mkdir()
     (tmp_path / "manifest.csv").write_text(
         "example_id,image_path,text,eczema,Ort\na,photos/0.png,,1,\nb,,itchy,0,arm\n"
@@ -363,19 +365,19 @@ def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_pat
     assert dataset.describe().rejected_rows == 1
 
 
-def test_only_columns_that_nobody_reads_are_noted(tmp_path: Path, capsys):
+def test_only_unused_columns_are_noted(tmp_path: Path, capsys):
     path, config = tmp_path / "m.csv", DataConfig(clinical={"age": "number"})
     columns = f"example_id,text,eczema,age,findings,{POSITIVE_CLASS},Ort"
     path.write_text(f"{columns}\na,dry,1,3,none,acne,arm\nb,red,0,4,none,acne,leg\n")
     load_audited(config, path)
     assert "columns that are not used: Ort\n" in (printed := capsys.readouterr().err)
     assert "left out" not in printed
-    (tmp_path / "dataset.json").write_text("{}")  # `prepare` knows its columns
+    (tmp_path / "dataset.json").write_text("{}")  # written by `prepare`, which knows its columns
     load_audited(config, path)
     assert "not used" not in capsys.readouterr().err
 
 
-def test_rows_whose_fields_cannot_be_used_are_counted_and_no_empty_ones(tmp_path: Path, capsys):
+def test_unusable_clinical_values_are_counted_but_not_empty_ones(tmp_path: Path, capsys):
     path, site = tmp_path / "m.csv", Field(name="site", shares={"arm": 1.0})
     path.write_text(
         "example_id,text,eczema,site\na,dry,1,leg\nb,red,0,leg\nc,red,0,arm\nd,red,0,\n"

@@ -1,4 +1,4 @@
-"""Low-rank adaptation: what learns, and that it becomes part of the encoder."""
+"""Tests low-rank adaptation: what is trainable, and merging it into the encoder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from eczema_tf.training.low_rank import add_low_rank, merge_low_rank
 from eczema_tf.training.stages import unfreeze_from
 
 
-def test_additions_of_low_rank_learn_alone_and_become_part_of_the_kernels(
+def test_low_rank_weights_are_trainable_and_merge_into_the_kernels(
     tmp_path: Path, build_tiny_bert: Callable[..., Any]
 ):
     bert, plain = build_tiny_bert(layers=2), build_tiny_bert(layers=2)
@@ -43,7 +43,7 @@ def test_additions_of_low_rank_learn_alone_and_become_part_of_the_kernels(
         np.testing.assert_allclose(again, taught, atol=1e-5)
 
 
-def test_low_rank_without_attention_is_refused():
+def test_low_rank_is_refused_for_an_encoder_without_attention():
     encoder = build_encoder(specify_image_encoder(ImageConfig(preset=None, size_px=32)))
     with pytest.raises(ConfigError, match="lora_rank: image_encoder has no attention"):
         add_low_rank(encoder, 2)

@@ -1,6 +1,6 @@
-"""The whole main job on `configs/smoke.yaml`, as a user runs it.
+"""Tests of the whole main job on `configs/smoke.yaml`, as a user runs it.
 
-Prepare, train, evaluate, export, predict.
+The job is to prepare, train, evaluate, export and predict.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,6 +53,7 @@ from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel
+from eczema_tf.training.stages import train_model
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import parity, run_folder
 from eczema_tf.workflows import train as training
@@ -60,7 +62,7 @@ from eczema_tf.workflows.board import HEATMAPS, flatten
 from eczema_tf.workflows.hub import forget_handle, forget_places
 from eczema_tf.workflows.tracking import log_run
 
-# MLflow's store by SQLAlchemy 2.1
+# MLflow's store causes this warning under SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
 ROOT = Path(__file__).parents[1]
@@ -71,18 +73,18 @@ URL = re.compile(r"http://127\.0\.0\.1:\d+/")
 
 
 def do_main_job(folder: Path) -> None:
-    """Leaves prepared data, a finished run and an export."""
+    """Makes prepared data, a finished run and an export in a folder."""
     made = ["synthetic", "--n", "160", "--seed", "0", "--out", str(folder / "synthetic")]
     assert prepare.main(made) == 0
     arguments = ["--config", str(SMOKE), *settings(folder), "--run-dir", str(folder / "run")]
-    # long enough to tell some cases
+    # long enough for the model to decide some cases
     more = ["--set", f"train.mlflow={str(MLFLOW).lower()}", "--set", "train.epochs=4"]
     assert train.main([*arguments, *more]) == 0
 
 
 @pytest.fixture(scope="module")
 def workplace(main_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the main job's folder, to be written into; without what names its own place."""
+    """A writable copy of the main job's folder, without MLflow's store, which records its path."""
     folder = tmp_path_factory.mktemp("main_job")
     ignored = shutil.ignore_patterns("mlflow")
     return Path(shutil.copytree(main_job, folder, dirs_exist_ok=True, ignore=ignored))
@@ -97,7 +99,7 @@ def settings(folder: Path) -> list[str]:
     return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
 
 
-def test_the_run_folder_holds_what_is_promised(workplace: Path):
+def test_run_folder_contains_the_documented_files(workplace: Path):
     names = {child.name for child in (workplace / "run").iterdir()}
     assert {
         "config.yaml",
@@ -120,7 +122,7 @@ def test_the_run_folder_holds_what_is_promised(workplace: Path):
     } <= names
 
 
-def test_the_metrics_have_the_promised_shape(workplace: Path):
+def test_metrics_file_has_the_documented_structure(workplace: Path):
     metrics = json.loads((workplace / "run" / "metrics.json").read_text())
     assert metrics["split"] == "test"
     assert set(metrics["heads"]) == {"image", "text", "fusion"}
@@ -128,7 +130,7 @@ def test_the_metrics_have_the_promised_shape(workplace: Path):
         assert {"cases", "threshold", "auroc", "f1", "sensitivity", "specificity"} <= set(head)
         assert head["sensitivity"]["low"] <= head["sensitivity"]["value"]
         assert head["sensitivity"]["value"] <= head["sensitivity"]["high"]
-        assert (head["auroc"]["low"] is None) == ("reason" in head["auroc"])  # there are few cases
+        assert (head["auroc"]["low"] is None) == ("reason" in head["auroc"])  # cases may be too few
         assert head["calibration"]["brier"]["score"]["value"] > 0
     assert {"over", "value", "low", "high"} <= set(metrics["fusion_gain"])
     assert set(metrics["limit"]) == {"image", "text", "fusion"}
@@ -155,7 +157,7 @@ def test_every_test_case_is_predicted_once_and_no_group_straddles_splits(workpla
     assert sorted(predictions["case_id"]) == sorted(table.loc[splits["test"], "case_id"].unique())
 
 
-def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
+def test_tensorboard_reads_the_results_that_a_run_writes(workplace: Path):
     folder = workplace / "run" / "tensorboard"
     board = EventAccumulator(str(folder / "results"), {"tensors": 0}).Reload()
     metrics = json.loads((workplace / "run" / "metrics.json").read_text())
@@ -168,7 +170,7 @@ def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
     assert tags["text"] == {"configuration", "model_card"}
     (card,) = board.Tensors("model_card")
     shown = tf.make_ndarray(card.tensor_proto).item()
-    assert shown.startswith(b"\n# ")  # not with what the Hub reads
+    assert shown.startswith(b"\n# ")  # without the metadata for the Hub
     assert {"plots/roc", "plots/reliability"} <= tags["images"]
     assert len([tag for tag in tags["images"] if tag.startswith("heatmaps/")]) == HEATMAPS
 
@@ -177,7 +179,7 @@ def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
     assert tf.make_ndarray(auroc.tensor_proto) == pytest.approx(value)
     (curve,) = board.Tensors("test/fusion/pr_curves")
     precision, recall = tf.make_ndarray(curve.tensor_proto)[[PRECISION_INDEX, RECALL_INDEX]]
-    assert recall[0] == 1  # at the threshold 0 all are called eczema
+    assert recall[0] == 1  # at threshold 0, all cases are called eczema
     fusion = metrics["heads"]["fusion"]
     assert precision[0] == pytest.approx(fusion["positives"] / fusion["cases"])
     layers = {part for node in board.Graph().node for part in node.name.split("/")}
@@ -200,7 +202,7 @@ def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
     assert set(labels["split"]) == {"val", "test"}
 
 
-def test_tensorboard_shows_a_run_over_http(workplace: Path):
+def test_tensorboard_serves_a_run_over_http(workplace: Path):
     folder = str(workplace / "run" / "tensorboard")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", "0"]
     command += ["--host", "127.0.0.1", "--load_fast", "false"]
@@ -212,7 +214,7 @@ def test_tensorboard_shows_a_run_over_http(workplace: Path):
                 with urllib.request.urlopen(address + path, timeout=60) as answer:
                     return json.load(answer)
 
-            for _ in range(600):  # it reads in the background
+            for _ in range(600):  # TensorBoard reads in the background
                 plugins = get("data/plugins_listing").items()
                 shown = {name for name, plugin in plugins if plugin["enabled"]}
                 if shown >= TABS:
@@ -227,13 +229,13 @@ def test_tensorboard_shows_a_run_over_http(workplace: Path):
     assert curves["results"][0]["recall"][0] == 1
 
 
-def test_mlflow_reads_back_what_a_run_has_logged(
+def test_mlflow_reads_a_logged_run_and_keeps_no_texts_or_photos(
     main_job: Path, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     mlflow = pytest.importorskip("mlflow", reason="pip install -r requirements-mlflow.txt")
-    assert (main_job / "mlflow" / "mlflow.db").is_file()  # training has logged it
+    assert (main_job / "mlflow" / "mlflow.db").is_file()  # training has logged the run
     run, store = workplace / "run", workplace / "mlflow"
-    for _ in range(2):  # the second takes the place of the first
+    for _ in range(2):  # the second replaces the first
         log_run(run)
     client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("eczema").experiment_id
@@ -267,7 +269,7 @@ def test_mlflow_reads_back_what_a_run_has_logged(
     assert telemetry.is_telemetry_disabled()
 
 
-def test_mlflow_is_missed_before_training(
+def test_missing_mlflow_is_an_error_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -289,7 +291,7 @@ def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest
         assert (workplace / "run" / name).read_text(encoding="utf-8").count(notice) == 2
 
 
-def test_an_operating_point_can_be_asked_for(workplace: Path, capsys: pytest.CaptureFixture):
+def test_sensitivity_option_sets_an_operating_point(workplace: Path, capsys: pytest.CaptureFixture):
     run, out = workplace / "run", workplace / "points"
     arguments = ["--run-dir", str(run), "--out", str(out), "--sensitivity", "0.8"]
     assert evaluate.main(arguments) == 0
@@ -304,7 +306,7 @@ def test_an_operating_point_can_be_asked_for(workplace: Path, capsys: pytest.Cap
     assert "--sensitivity: must lie between 0 and 1; received '1.5'" in capsys.readouterr().err
 
 
-def test_another_manifest_can_be_scored_without_splits(
+def test_another_manifest_can_be_evaluated_without_splits(
     workplace: Path, capsys: pytest.CaptureFixture
 ):
     other, out = workplace / "synthetic" / "other.csv", workplace / "results"
@@ -312,12 +314,13 @@ def test_another_manifest_can_be_scored_without_splits(
     arguments = ["--run-dir", str(workplace / "run"), "--manifest", str(other)]
     options = ["--split", "all", "--allow-leaks", "--out", str(out)]
     assert evaluate.main([*arguments, *options]) == 0
-    assert json.loads((out / "metrics.json").read_text())["cases"] == 160  # one lost a photo
+    # as many cases as before: one of them only lost a photo
+    assert json.loads((out / "metrics.json").read_text())["cases"] == 160
     assert evaluate.main([*arguments, "--out", str(out / "more")]) == 1
     assert "there are no such rows; give --split all" in capsys.readouterr().err
 
 
-def test_a_second_export_is_a_second_version_and_a_folder_to_share(
+def test_second_export_adds_a_version_and_a_folder_to_share(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(exporting, "check_parity", lambda *_: "that of the first version")
@@ -340,20 +343,20 @@ def test_a_second_export_is_a_second_version_and_a_folder_to_share(
     assert str(workplace) not in (shared / "config.yaml").read_text("utf-8")
     assert load_config(shared / "config.yaml").data.manifest == "manifest.csv"
 
-    model = load_export(shared)  # with its checksums
+    model = load_export(shared)  # checks the checksums, too
     asked = {"photos": [None, None], "texts": ["it itches at night", "a round ring"]}
     pd.testing.assert_frame_equal(model.predict(**asked), load_export(out).predict(**asked))
     assert model.metadata.thresholds == json.loads((shared / "thresholds.json").read_text())
-    (shared / "README.md").write_text("mine")  # a card is for its author to fill in
+    (shared / "README.md").write_text("mine")  # authors may edit the card
     load_export(shared)
     (shared / "config.yaml").write_text("seed: 1")
     with pytest.raises(RunError, match=r"config\.yaml: damaged"):
         load_export(shared)
-    assert export.main(arguments) == 1  # what is there is not written over
+    assert export.main(arguments) == 1  # an existing folder is not overwritten
     assert {child.name for child in out.iterdir()} == {"1", "2"}
 
 
-def test_python_that_gives_something_else_is_told_what_was_expected(
+def test_python_api_says_what_it_expects_instead_of_a_wrong_argument(
     workplace: Path, tmp_path: Path
 ):
     one = load_run(workplace / "run")
@@ -374,7 +377,7 @@ def test_python_that_gives_something_else_is_told_what_was_expected(
     assert not (tmp_path / "runs").exists()
 
 
-def test_built_in_data_of_an_earlier_generator_are_made_anew(
+def test_built_in_data_of_another_generator_version_are_not_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     config = change_config(Config(), {"data.synthetic": {"folder": str(tmp_path), "cases": 5}})
@@ -392,7 +395,7 @@ def test_built_in_data_of_an_earlier_generator_are_made_anew(
     made.assert_called_once()
 
 
-def test_a_shared_configuration_names_no_folder_of_its_author():
+def test_shared_configuration_contains_no_folder_of_its_author():
     places = {
         "data.manifest": "../jane/patients.csv",
         "train.base_run": "/home/jane/run",
@@ -409,7 +412,7 @@ def test_a_shared_configuration_names_no_folder_of_its_author():
     assert "/home" not in dump_config(shared)
 
 
-def test_shared_encoders_name_no_folder_either():
+def test_shared_encoders_contain_no_folder_of_their_author():
     settings = {"input_kind": "pixels", "digest": "0"}
     image = EncoderSpec(kind="saved_model", settings=settings, pretrained=True)
     text = EncoderSpec(kind="small_text_network", settings={}, pretrained=False)
@@ -419,7 +422,7 @@ def test_shared_encoders_name_no_folder_either():
         assert forget_handle(encoders).image.settings.get("handle") == kept
 
 
-def test_a_full_disk_is_told_before_weights_are_written(
+def test_full_disk_is_reported_before_weights_are_written(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     trained, usage = run_folder.load_model(workplace / "run"), shutil.disk_usage(tmp_path)
@@ -429,7 +432,7 @@ def test_a_full_disk_is_told_before_weights_are_written(
     assert not (tmp_path / run_folder.WEIGHTS).exists()
 
 
-def test_encoders_that_cannot_be_built_are_one_clear_error(workplace: Path, tmp_path: Path):
+def test_encoders_that_cannot_be_built_are_a_clear_error(workplace: Path, tmp_path: Path):
     run = Path(shutil.copytree(workplace / "run", tmp_path / "run"))
     run_folder.unseal(run)
     told = json.loads((run / run_folder.ENCODERS).read_text())
@@ -439,7 +442,7 @@ def test_encoders_that_cannot_be_built_are_one_clear_error(workplace: Path, tmp_
         run_folder.load_model(run)
 
 
-def test_data_that_changed_since_training_are_said_to_have(
+def test_data_that_changed_since_training_cause_a_warning(
     workplace: Path, capsys: pytest.CaptureFixture
 ):
     config = load_config(workplace / "run" / "config.yaml").data
@@ -490,20 +493,20 @@ def exported(workplace: Path) -> ExportedModel:
         (skew_map, r"heatmap \(gradient to the map of the photo\), row"),
     ],
 )
-def test_an_export_that_differs_from_keras_is_refused_by_stage(
+def test_export_that_differs_from_keras_is_refused_naming_the_stage(
     workplace: Path,
     exported: ExportedModel,
     monkeypatch: pytest.MonkeyPatch,
     skew: Callable,
     said: str,
 ):
-    """Keras is skewed, but not what is saved: the export of before. Nothing is left behind."""
+    """Keras is skewed, but the saved export is the earlier one. Nothing is left behind."""
     run, out = workplace / "run", workplace / "refused"
     trained = run_folder.load_model(run)
     skew(trained, monkeypatch)
     saved = partial(shutil.copytree, workplace / "export" / "1", dirs_exist_ok=True)
     monkeypatch.setattr(exporting, "save_served", lambda _, folder: saved(folder))
-    monkeypatch.setattr(parity, "ExportedModel", lambda _: exported)  # loaded once for all
+    monkeypatch.setattr(parity, "ExportedModel", lambda _: exported)  # loaded once for all skews
     with pytest.raises(RunError, match="the exported model differs from Keras: " + said):
         exporting.export_model(trained, run, out)
     assert not list(out.iterdir())
@@ -528,7 +531,7 @@ def test_predict_answers_for_photo_text_and_both(workplace: Path, capsys: pytest
     assert NOTICE in capsys.readouterr().out
 
 
-def test_an_answer_comes_without_a_word_of_tensorflow(workplace: Path):
+def test_predict_prints_no_messages_of_tensorflow(workplace: Path):
     command = [sys.executable, "-m", "eczema_tf.predict", "--model", str(workplace / "export")]
     quiet = {name: value for name, value in os.environ.items() if name != TENSORFLOW_LOG}
     answer = subprocess.run([*command, "--text", "it itches"], env=quiet, capture_output=True)
@@ -548,42 +551,43 @@ def test_an_answer_comes_without_a_word_of_tensorflow(workplace: Path):
         (predict, ["--model", "no/such/model", "--image", "no/such.jpg"], "no such file"),
     ],
 )
-def test_mistakes_are_one_clear_line(command, arguments, message, capsys, tmp_path, monkeypatch):
+def test_mistakes_are_reported_without_a_traceback(
+    command, arguments, message, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert command.main(arguments) == 1
     error = capsys.readouterr().err
     assert message in error
-    assert "Traceback" not in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
 
 
-def test_bad_usage_is_status_2():
+def test_bad_usage_exits_with_2():
     with pytest.raises(SystemExit) as caught:
         predict.main(["--text", "itchy"])
     assert caught.value.code == 2
 
 
-def test_a_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytest.CaptureFixture):
-    assert (
-        train.main(
-            ["--config", str(SMOKE), *settings(workplace), "--run-dir", str(workplace / "run")]
-        )
-        == 1
-    )
+def test_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytest.CaptureFixture):
+    run = workplace / "run"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert train.main(["--config", str(SMOKE), *settings(workplace), "--run-dir", str(run)]) == 1
     assert "already contains a run" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_a_finished_run_resumes_to_the_same_metrics(
+def test_resuming_a_finished_run_gives_the_same_metrics(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("export_model", "write_board"):  # as before
+    for name in ("export_model", "write_board"):  # both are done already
         monkeypatch.setattr(training, name, lambda *arguments: None)
     before = (workplace / "run" / "metrics.json").read_text()
     assert train.main(["--resume", "--run-dir", str(workplace / "run")]) == 0
     assert (workplace / "run" / "metrics.json").read_text() == before
 
 
-def test_a_run_is_not_resumed_on_other_data(workplace: Path, tmp_path: Path):
-    """What it has learned might be judged on what it was learned from."""
+def test_run_is_not_resumed_on_other_data(workplace: Path, tmp_path: Path):
+    """Otherwise, the model might be evaluated on cases that it was trained on."""
     run = tmp_path / "run"
     run.mkdir()
     facts = run_folder.RunData.read(workplace / "run" / "data.json")
@@ -618,13 +622,14 @@ def test_cross_validation_predicts_every_case_once(workplace: Path):
         str(run),
     ]
     assert train.main(arguments) == 0
-    assert len(pd.read_csv(run / "predictions.csv")) == 160
+    cases = pd.read_csv(workplace / "synthetic" / "manifest.csv")["case_id"].unique()
+    assert sorted(pd.read_csv(run / "predictions.csv")["case_id"]) == sorted(cases)
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}
     points = json.loads((run / "metrics.json").read_text())["operating_points"]
     assert {"Youden", "sensitivity 0.9", "specificity 0.9"} <= {point["aim"] for point in points}
 
 
-def test_mixed_precision_is_judged_and_exported_in_float32(
+def test_mixed_precision_run_passes_parity_and_is_evaluated_the_same(
     tmp_path: Path, toy_manifest: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run_dir = tmp_path / "run"
@@ -636,18 +641,28 @@ def test_mixed_precision_is_judged_and_exported_in_float32(
     }
     sets = [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]
     arguments = ["--config", str(SMOKE), "--run-dir", str(run_dir), *sets]
-    monkeypatch.setattr(training, "write_board", lambda *arguments: None)  # others look at it
-    assert train.main(arguments) == 0  # the export's parity is checked
+    monkeypatch.setattr(training, "write_board", lambda *arguments: None)  # other tests cover it
+    policies = []
+
+    def note_policy(*arguments: Any) -> Any:
+        policies.append(keras.config.dtype_policy().name)
+        return train_model(*arguments)
+
+    monkeypatch.setattr("eczema_tf.workflows.fit.train_model", note_policy)
+    assert train.main(arguments) == 0  # also checks the export's parity
+    assert policies == ["mixed_float16"]
+    encoder = run_folder.load_model(run_dir).model.get_layer("image_encoder")
+    assert {layer.compute_dtype for layer in encoder.layers} == {"float32"}
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
     before = (run_dir / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(run_dir)]) == 0
     assert (run_dir / "metrics.json").read_text() == before
 
 
-def test_the_notebooks_and_the_python_of_the_pages_run(
+def test_notebooks_and_python_examples_of_the_pages_run(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """In one kernel, on the run and the export that are here: both are trained and made above."""
+    """All run in one kernel, and reuse the run and the export that the main job has made."""
     reason = "pip install -r requirements-docs.txt"
     nbclient = pytest.importorskip("nbclient", reason=reason)
     nbformat = pytest.importorskip("nbformat", reason=reason)

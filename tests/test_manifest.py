@@ -1,4 +1,4 @@
-"""The manifest: what is read stays as it was; every fault is reported at once with its line."""
+"""Loading a manifest keeps its values and reports all faults at once, each with its line."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def message_of(path: Path, **options) -> str:
     return str(caught.value)
 
 
-def test_a_good_manifest_keeps_ids_and_other_columns_as_they_were(folder: Path):
+def test_valid_manifest_keeps_ids_and_extra_columns_unchanged(folder: Path):
     path = write(
         folder,
         "\ufeffexample_id,image_path,text,eczema,note\nNA,a.png,,0.25,007\n-1000600354148496558,,dry"
@@ -118,7 +118,7 @@ r20,,,,dry,-0.1,,,train
     assert len(found) == len(expected)
 
 
-def test_a_fault_says_what_is_allowed_and_what_was_received(folder: Path):
+def test_fault_says_what_is_allowed_and_what_was_received(folder: Path):
     path = write(folder, "example_id,text,severity\nr1,dry,Awful\n")
     assert faults_of(path) == [
         "manifest.csv:2: severity: unknown value; allowed: mild, moderate, severe or empty;"
@@ -127,7 +127,7 @@ def test_a_fault_says_what_is_allowed_and_what_was_received(folder: Path):
 
 
 @pytest.mark.parametrize("names", [("malignant", "other"), ("$x$", "$x$"), ("", "")])
-def test_the_positive_class_has_one_plain_name(folder: Path, names: tuple[str, str]):
+def test_positive_class_must_be_one_plain_name_for_all_rows(folder: Path, names: tuple[str, str]):
     rows = "".join(f"r{row},dry,1,{name}\n" for row, name in enumerate(names))
     assert "positive_class: allowed: one name for all rows" in str(
         faults_of(write(folder, f"example_id,text,eczema,positive_class\n{rows}"))
@@ -135,25 +135,25 @@ def test_the_positive_class_has_one_plain_name(folder: Path, names: tuple[str, s
 
 
 @pytest.mark.parametrize("label", ["inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"])
-def test_what_is_no_label_is_refused(folder: Path, label: str):
+def test_invalid_label_is_refused(folder: Path, label: str):
     assert len(faults_of(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n"))) == 1
 
 
 @pytest.mark.parametrize(
     ("label", "value"), [("0", 0), ("1", 1), (".5", 0.5), ("1.", 1), ("5e-1", 0.5), (" 0.5 ", 0.5)]
 )
-def test_what_is_a_label_is_read(folder: Path, label: str, value: float):
+def test_valid_label_is_read(folder: Path, label: str, value: float):
     assert (
         load_manifest(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n")).table["eczema"][0]
         == value
     )
 
 
-def test_white_space_is_not_a_text(folder: Path):
+def test_white_space_does_not_count_as_text(folder: Path):
     assert "neither photo nor text" in faults_of(write(folder, 'example_id,text\nr1,"  \n "\n'))[0]
 
 
-def test_a_link_that_leaves_the_folder_is_refused(folder: Path):
+def test_symlink_that_leaves_the_folder_is_refused(folder: Path):
     Image.new("RGB", (8, 8)).save(folder.parent / "outside.png")
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
     (folder / "inner.png").symlink_to(folder / "a.png")
@@ -164,11 +164,11 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path):
 @pytest.mark.parametrize(
     "image_path", [".", "C:\\photo.png", "x" * 5000, "a.png/b.png", "~/a.png", "//host/a.png"]
 )
-def test_what_is_no_photo_in_the_folder_is_refused(folder: Path, image_path: str):
+def test_image_path_that_is_no_photo_in_the_folder_is_refused(folder: Path, image_path: str):
     assert len(faults_of(write(folder, f"example_id,image_path\nr1,{image_path}\n"))) == 1
 
 
-def test_a_path_may_wander_inside_the_folder(folder: Path):
+def test_image_path_may_contain_dot_dot_inside_the_folder(folder: Path):
     (folder / "photos").mkdir()
     table = load_manifest(write(folder, "example_id,image_path\nr1,photos/../a.png\n")).table
     assert table["image_file"][0] == str((folder / "a.png").resolve())
@@ -198,7 +198,7 @@ def test_a_path_may_wander_inside_the_folder(folder: Path):
         (b"example_id,eczema\nr1,1\n", "at least one of the two columns"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_clear_error_even_when_bad_rows_are_skipped(
+def test_unusable_file_is_an_error_even_when_bad_rows_are_skipped(
     folder: Path, content: bytes, says: str
 ):
     path = write(folder, content)
@@ -207,12 +207,12 @@ def test_a_file_that_cannot_be_used_is_one_clear_error_even_when_bad_rows_are_sk
     assert sorted(file.name for file in folder.iterdir()) == ["a.png", "manifest.csv"]
 
 
-def test_a_missing_file_or_a_folder_is_a_clear_error(folder: Path):
+def test_missing_file_or_folder_as_manifest_is_a_clear_error(folder: Path):
     assert "no such manifest" in message_of(folder / "none.csv")
     assert "is a folder" in message_of(folder)
 
 
-def test_bad_rows_can_be_skipped_and_are_written_down(folder: Path):
+def test_skipped_bad_rows_are_written_to_a_file_with_reasons(folder: Path):
     path = write(
         folder, "example_id,image_path,text,eczema\nr1,a.png,dry,1\nr2,gone.png,dry,2\nr3,,red,0\n"
     )
@@ -229,13 +229,13 @@ def test_bad_rows_can_be_skipped_and_are_written_down(folder: Path):
     assert "out of range" in written["rejected_reason"][0]
 
 
-def test_a_manifest_without_a_good_row_is_an_error_all_the_same(folder: Path):
+def test_manifest_with_only_bad_rows_is_an_error_even_when_skipping(folder: Path):
     assert "every row is bad" in message_of(
         write(folder, "example_id,text,eczema\nr1,dry,7\n"), skip_bad_rows=True
     )
 
 
-def test_skipping_leaves_no_group_in_two_splits(folder: Path):
+def test_skipping_bad_rows_leaves_no_group_in_two_splits(folder: Path):
     path = write(
         folder, "example_id,group_id,text,split\nr1,g,dry,train\nr2,g,dry,test\nr3,h,dry,test\n"
     )
@@ -244,7 +244,7 @@ def test_skipping_leaves_no_group_in_two_splits(folder: Path):
     assert list(table["example_id"]) == ["r1", "r3"]
 
 
-def test_photos_that_cannot_be_decoded_are_reported_with_their_line(folder: Path):
+def test_undecodable_photo_is_reported_with_its_line_or_skipped(folder: Path):
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:50])
     path = write(folder, "example_id,image_path,text\nr1,a.png,\nr2,cut.png,dry\nr3,,red\n")
     manifest = load_manifest(path)
@@ -259,12 +259,12 @@ def test_photos_that_cannot_be_decoded_are_reported_with_their_line(folder: Path
     assert len(kept.rejected) == 1
 
 
-def test_good_photos_change_nothing(folder: Path):
+def test_manifest_with_good_photos_is_returned_unchanged(folder: Path):
     manifest = load_manifest(write(folder, "example_id,image_path\nr1,a.png\n"))
     assert reject_bad_photos(manifest, inspect_photos(manifest.table["image_file"])) is manifest
 
 
-def test_rows_rejected_first_and_later_are_written_down_together(folder: Path):
+def test_bad_rows_and_bad_photos_are_written_to_one_file(folder: Path):
     (folder / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(60))
     manifest = load_manifest(
         write(folder, "example_id,image_path,eczema\nr1,a.png,1\nr2,a.png,9\nr3,cut.png,1\n"),
@@ -273,13 +273,13 @@ def test_rows_rejected_first_and_later_are_written_down_together(folder: Path):
     reject_bad_photos(manifest, inspect_photos(manifest.table["image_file"]), skip_bad_rows=True)
     written = pd.read_csv(folder / "manifest.rejected.csv", dtype=str)
     assert list(written["example_id"]) == ["r2", "r3"]
-    # all as in the file, so that mended rows can be put back
+    # values are those of the file, so that corrected rows can be put back
     assert list(written["eczema"]) == ["9", "1"]
     columns = ["example_id", "image_path", "eczema", "rejected_line", "rejected_reason"]
     assert list(written) == columns
 
 
-def test_embeddings_stand_in_for_photos(folder: Path):
+def test_embeddings_replace_photo_files(folder: Path):
     path = write(
         folder,
         "example_id,image_path,text\nr1,known.png,\nr2,unknown.png,dry\nr3,,dry\nr4,unknown.png,\n",
@@ -290,12 +290,12 @@ def test_embeddings_stand_in_for_photos(folder: Path):
     assert list(table["image_file"]) == ["", "", ""]
 
 
-def test_embeddings_may_be_keyed_by_example(folder: Path):
+def test_embeddings_may_be_keyed_by_example_id(folder: Path):
     table = load_manifest(write(folder, "example_id,text\nr1,\nr2,dry\n"), embeddings={"r1"}).table
     assert list(table["image_path"]) == ["r1", ""]
 
 
-def test_parquet_says_the_same_as_csv(folder: Path):
+def test_parquet_gives_the_same_table_as_csv(folder: Path):
     path = write(
         folder, "example_id,case_id,image_path,text,eczema,note\n1,7,a.png,,0.25,x\n2,,,dry,,\n"
     )
@@ -316,7 +316,7 @@ def test_parquet_says_the_same_as_csv(folder: Path):
     )
 
 
-def test_lists_and_bytes_in_parquet_are_left_out_and_missed_where_they_are_needed(folder: Path):
+def test_nested_and_binary_parquet_columns_are_dropped_or_refused(folder: Path):
     plain = {"example_id": ["r1"], "text": ["dry"], "eczema": [1.0]}
     beside = {"scores": [[0.1, 0.2]], "thumb": [b"\xff\xd8"], "box": [{"x": 1, "y": [2]}]}
     pd.DataFrame(plain | beside).to_parquet(folder / "m.parquet")
@@ -329,7 +329,7 @@ def test_lists_and_bytes_in_parquet_are_left_out_and_missed_where_they_are_neede
     assert "example_id" in message_of(folder / "m.parquet")
 
 
-def test_a_bad_parquet_file_is_a_clear_error(folder: Path):
+def test_bad_parquet_file_is_a_clear_error(folder: Path):
     assert "not readable as Parquet" in message_of(write(folder, b"not parquet", "m.parquet"))
     pd.DataFrame({"example_id": ["r1"], "text": ["dry"], "eczema": [np.inf]}).to_parquet(
         folder / "m.parquet"

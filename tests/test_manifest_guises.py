@@ -1,6 +1,6 @@
-"""Tables as people have them: what is plain is read, and what would be lost is asked about.
+"""Manifests as people write them are read if their meaning is clear, and refused otherwise.
 
-Every rule holds for the whole reader (training, evaluation) and the streamed one (`score`).
+This holds for the whole reader (training, evaluation) and for the streaming one (`score`).
 """
 
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def message_of(read: Callable[[Path], object], path: Path) -> str:
         ("Ekzem", "eczema"),
     ],
 )
-def test_a_usual_synonym_of_a_missing_column_stops(
+def test_synonym_of_a_missing_column_is_an_error(
     tmp_path: Path, read: Callable, name: str, column: str
 ):
     message = message_of(read, write(tmp_path, f"example_id,text,{name}\nr1,dry,x\n"))
@@ -84,7 +84,7 @@ def test_a_usual_synonym_of_a_missing_column_stops(
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("name", ["caption", "description", "texte", "Befund", "Befundtext"])
-def test_a_text_by_another_name_stops(tmp_path: Path, read: Callable, name: str):
+def test_text_column_under_another_name_is_an_error(tmp_path: Path, read: Callable, name: str):
     message = message_of(read, write(tmp_path, f"example_id,image_path,{name}\nr1,a.png,x\n"))
     assert f"{name!r}: looks like 'text'" in message
 
@@ -96,7 +96,7 @@ def test_no_two_columns_have_a_synonym_in_common():
     assert all(name.isalnum() and name == name.lower() for name in names)
 
 
-def test_beside_the_column_itself_a_synonym_is_kept_and_ignored(tmp_path: Path):
+def test_synonym_beside_the_real_column_is_kept_as_an_extra_column(tmp_path: Path):
     path = write(
         tmp_path, "example_id,group_id,text,eczema,caption,diagnosis,patient_id\nr1,g,dry,1,c,d,p\n"
     )
@@ -106,7 +106,7 @@ def test_beside_the_column_itself_a_synonym_is_kept_and_ignored(tmp_path: Path):
     assert survey_manifest(path).rows == 1
 
 
-def test_skin_types_and_sexes_as_people_write_them(tmp_path: Path):
+def test_common_spellings_of_skin_type_and_sex_are_read(tmp_path: Path):
     cells = ("3,f", "3.0,Female", "iii,w", "Type III,weiblich", "FST3,F", "III,female")
     cells += ("Fitzpatrick 3,woman",)
     rows = "".join(f"r{number},dry,{cell},10.0\n" for number, cell in enumerate(cells))
@@ -128,7 +128,7 @@ def test_skin_types_and_sexes_as_people_write_them(tmp_path: Path):
     assert list(told) == ["arm", ""]
 
 
-def test_patients_beside_groups_that_are_all_empty_stop(tmp_path: Path):
+def test_patient_id_beside_an_empty_group_id_is_an_error(tmp_path: Path):
     path = write(tmp_path, "example_id,group_id,text,patient_id\nr1,,dry,p\nr2,NA,red,p\n")
     assert "'patient_id': looks like 'group_id'" in message_of(load_manifest, path)
 
@@ -145,13 +145,13 @@ def test_patients_beside_groups_that_are_all_empty_stop(tmp_path: Path):
         *[(nothing, np.nan) for nothing in ("?", "-", "n.a.", "unknown", "\ufeff")],
     ],
 )
-def test_labels_as_people_write_them(tmp_path: Path, cell: str, label: float):
+def test_common_spellings_of_labels_are_read(tmp_path: Path, cell: str, label: float):
     path = write(tmp_path, f"example_id,text,eczema\nr1,dry,{cell}\n")
     np.testing.assert_equal(load_manifest(path).table["eczema"].tolist(), [label])
 
 
 @pytest.mark.parametrize("nothing", ["nan", "N/A", "n/a", "NA", "None", "null", "<NA>", "?", "--"])
-def test_what_says_nothing_is_empty_but_for_ids_of_rows(tmp_path: Path, nothing: str):
+def test_missing_value_markers_are_empty_except_in_example_id(tmp_path: Path, nothing: str):
     names = [name for name in MANIFEST_COLUMNS if name not in ("example_id", "text")]
     path = write(
         tmp_path,
@@ -161,7 +161,7 @@ def test_what_says_nothing_is_empty_but_for_ids_of_rows(tmp_path: Path, nothing:
     table = load_manifest(path).table
     assert table["example_id"].tolist() == [nothing, "r2"]
     assert table["case_id"].tolist() == table["group_id"].tolist() == [nothing, "r2"]
-    assert table["note"].tolist() == [nothing, ""]  # not ours to judge
+    assert table["note"].tolist() == [nothing, ""]  # extra columns are not interpreted
     others = table[[name for name in names if name not in ("case_id", "group_id", "eczema")]]
     assert (others == "").all(axis=None)
     assert table["eczema"].isna().all()
@@ -170,7 +170,7 @@ def test_what_says_nothing_is_empty_but_for_ids_of_rows(tmp_path: Path, nothing:
     assert next(stream_rows(path)).text == ""
 
 
-def test_values_are_read_whatever_their_case_and_by_their_other_names(tmp_path: Path):
+def test_values_are_read_in_any_case_and_splits_by_synonym(tmp_path: Path):
     rows = [
         ("Train", "train"),
         ("training", "train"),
@@ -226,7 +226,9 @@ def respell(separator: str) -> str:
         f'"sep=|"\n{respell("|")}'.encode("utf-16"),
     ],
 )
-def test_one_table_in_many_guises_is_one_table(tmp_path: Path, content: bytes):
+def test_encoding_separator_and_line_endings_do_not_change_the_table(
+    tmp_path: Path, content: bytes
+):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").touch()
     path = write(tmp_path, content)
@@ -243,24 +245,24 @@ def test_one_table_in_many_guises_is_one_table(tmp_path: Path, content: bytes):
     [
         ("Mu\u0308ller", "M\u00fcller"),
         ("P 1", "P\u00a01"),
-        ("P1", "\ufeffP1"),  # of a file joined to another
+        ("P1", "\ufeffP1"),  # a byte order mark, from appending one file to another
         ("P1", "P\u200b1 "),
         ("12", "12.0"),
     ],
 )
-def test_patients_who_look_alike_are_one(tmp_path: Path, one: str, other: str):
+def test_group_ids_that_look_the_same_are_one_group(tmp_path: Path, one: str, other: str):
     path = write(tmp_path, f"example_id,text,group_id\nr1,dry,{one}\nr2,red,{other}\n")
     assert len(set(load_manifest(path).table["group_id"])) == 1
 
 
-def test_ids_are_else_as_they_are_written(tmp_path: Path):
+def test_ids_are_otherwise_kept_as_written(tmp_path: Path):
     ids = ["007", "7", "p1", "P1", "1e5", "12e4", "2026-11-27", "1.10"]
     rows = "".join(f"{name},dry,{name}\n" for name in ids)
     table = load_manifest(write(tmp_path, f"example_id,text,group_id\n{rows}")).table
     assert table["example_id"].tolist() == table["group_id"].tolist() == ids
 
 
-def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path: Path):
+def test_ids_rounded_by_a_spreadsheet_are_refused(tmp_path: Path):
     rows = 'r1,dry,1.23457E+11\nr2,red,-1.0006E+18\n1e+17,red,\nr4,sore,"1,23457E+11"\n'
     for reader in READERS:
         message = message_of(reader, write(tmp_path, f"example_id,text,case_id\n{rows}"))
@@ -269,19 +271,19 @@ def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path: Path):
         )
 
 
-def test_an_id_that_is_a_book_is_refused(tmp_path: Path):
-    """Tables of ids have as many places for each: of 5,000 rows one took all the memory."""
+def test_id_longer_than_500_characters_is_refused(tmp_path: Path):
+    """Arrays of ids are as wide as the longest id: among 5,000 rows, one used up all memory."""
     rows = f"r1,dry,{'x' * 501}\nr2,red,{'y' * 500}\n"
     message = message_of(load_manifest, write(tmp_path, f"example_id,text,case_id\n{rows}"))
     assert message.count("is too long; allowed: 500 characters; received 501") == 1
 
 
-def test_diagnoses_as_labels_are_told_what_makes_labels_of_them(tmp_path: Path):
+def test_error_for_diagnoses_as_labels_suggests_prepare_table(tmp_path: Path):
     path = write(tmp_path, "example_id,text,eczema\nr1,dry,atopic dermatitis\n")
     assert "`prepare table` makes it from diagnoses" in message_of(load_manifest, path)
 
 
-def test_a_photo_is_found_however_accents_are_coded(tmp_path: Path):
+def test_photo_is_found_whatever_the_unicode_form_of_its_path(tmp_path: Path):
     (tmp_path / "Ru\u0308cken").mkdir()
     (tmp_path / "Ru\u0308cken" / "e\u0301.png").touch()
     path = write(tmp_path, "example_id,image_path\nr1,R\u00fccken/\u00e9.png\n")
@@ -290,14 +292,14 @@ def test_a_photo_is_found_however_accents_are_coded(tmp_path: Path):
 
 
 @pytest.mark.parametrize("given", ["P/A b.PNG", "p/a b", "p/a b.jpeg", "p/A B .png"])
-def test_a_photo_of_almost_that_name_is_named(tmp_path: Path, given: str):
+def test_error_for_a_missing_photo_suggests_a_similar_path(tmp_path: Path, given: str):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a b.png").touch()
     path = write(tmp_path, f"example_id,image_path\nr1,{given}\n")
     assert "did you mean 'p/a b.png'?" in message_of(load_manifest, path)
 
 
-def test_a_folder_is_not_named_as_a_photo(tmp_path: Path):
+def test_error_for_a_missing_photo_does_not_suggest_a_folder(tmp_path: Path):
     (tmp_path / "knee").mkdir()
     message = message_of(load_manifest, write(tmp_path, "example_id,image_path\nr1,knee.png\n"))
     assert "no such photo" in message
@@ -305,7 +307,7 @@ def test_a_folder_is_not_named_as_a_photo(tmp_path: Path):
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".ndjson"])
-def test_a_line_of_json_may_leave_out_what_others_have(tmp_path: Path, ending: str):
+def test_json_line_may_lack_a_field_that_others_have(tmp_path: Path, ending: str):
     lines = '{"example_id": 1, "text": "dry"}\n{"text": "red", "example_id": 2, "eczema": true}\n'
     table = load_manifest(write(tmp_path, lines, f"m{ending}")).table
     np.testing.assert_equal(table["eczema"].tolist(), [np.nan, 1])
@@ -318,24 +320,24 @@ def test_a_line_of_json_may_leave_out_what_others_have(tmp_path: Path, ending: s
         ('{"example_id": 1, "text": "\\ud800"}', "surrogates not allowed"),
     ],
 )
-def test_json_that_no_table_can_hold_is_refused(tmp_path: Path, line: str, says: str):
+def test_json_value_that_a_table_cannot_hold_is_refused(tmp_path: Path, line: str, says: str):
     assert says in message_of(load_manifest, write(tmp_path, f"{line}\n", "m.jsonl"))
 
 
 @pytest.mark.parametrize("ending", [".xlsx", ".csv.gz", ".json", ".zip"])
-def test_other_kinds_of_files_are_told_what_to_become(tmp_path: Path, ending: str):
+def test_error_for_another_file_type_lists_the_allowed_ones(tmp_path: Path, ending: str):
     message = message_of(load_manifest, write(tmp_path, b"PK\3\4", f"m{ending}"))
     assert "files are not read; allowed: CSV, Parquet (.parquet) and JSON lines (.jsonl)" in message
 
 
-def test_a_windows_path_is_confined_like_any_other(tmp_path: Path):
+def test_windows_path_may_not_leave_the_folder(tmp_path: Path):
     rows = "".join(f"r{i},{path}\n" for i, path in enumerate([r"..\a.png", r"C:\a.png", r"\\h\a"]))
     message = message_of(load_manifest, write(tmp_path, f"example_id,image_path\n{rows}"))
     assert "leaves the manifest's folder" in message
     assert message.count("is absolute") == 2
 
 
-def test_a_photo_whose_name_is_a_little_different_is_named(tmp_path: Path):
+def test_error_for_a_missing_photo_suggests_another_case_or_ending(tmp_path: Path):
     (tmp_path / "a.jpg").touch()
     for wrong in ("a.JPG", "A.jpg", "a", "a.png"):
         path = write(tmp_path, f"example_id,image_path\nr1,{wrong}\n")
@@ -344,7 +346,7 @@ def test_a_photo_whose_name_is_a_little_different_is_named(tmp_path: Path):
     assert "did you mean" not in message_of(load_manifest, path)
 
 
-def test_embeddings_of_windows_paths_are_found(tmp_path: Path):
+def test_embeddings_with_windows_paths_are_found(tmp_path: Path):
     np.savez(tmp_path / "e.npz", image_path=[r"photos\a.png"], embedding=np.ones((1, 3)))
     embeddings = load_embeddings(tmp_path / "e.npz")
     path = write(tmp_path, "example_id,image_path\nr1,photos\\a.png\nr2,photos/a.png\n")
@@ -362,7 +364,7 @@ CELL = st.sampled_from(["", " ", "a", " a ", "NA", "nan", "None", "a\\b", "a/b",
     order=st.permutations(COLUMNS),
     parquet=st.booleans(),
 )
-def test_whole_and_streamed_say_the_same(
+def test_whole_and_streaming_readers_agree(
     tmp_path_factory: pytest.TempPathFactory, rows: list, order: list, parquet: bool
 ):
     folder = tmp_path_factory.mktemp("guises")
@@ -384,14 +386,15 @@ def test_whole_and_streamed_say_the_same(
             assert row.image_path == loaded["image_path"]
 
 
-def test_further_columns_are_cleaned_as_those_of_the_manifest(tmp_path: Path):
+def test_optional_columns_are_cleaned_like_other_columns(tmp_path: Path):
     rows = "r1,dry,NA,Template ,n/a\nr2,red,None,,4\nr3,sore, itch ,,unknown\n"
     path = write(tmp_path, f"example_id,text,findings,text_kind,monk_skin_tone\n{rows}")
     table = load_manifest(path).table
-    assert table["findings"].tolist() == ["", "none", "itch"]  # said to say nothing, not unknown
+    # "None" means that there are no findings, not that they are unknown
+    assert table["findings"].tolist() == ["", "none", "itch"]
     assert table["text_kind"].tolist() == ["template", "", ""]
     assert table["monk_skin_tone"].tolist() == ["", "4", ""]
 
 
-def test_an_id_that_begins_like_a_rounded_number_is_one():
+def test_is_rounded_accepts_only_ids_that_are_rounded_as_a_whole():
     assert [is_rounded(name) for name in ("1e+17", "1e+17b", "x1e+17")] == [True, False, False]

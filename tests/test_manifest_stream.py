@@ -1,4 +1,4 @@
-"""A manifest row by row says the same as the manifest as a whole, and hands bad rows on."""
+"""Streaming a manifest gives the same rows as loading it whole, and passes bad rows on."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write(folder: Path, content: str | bytes, name: str = "manifest.csv") -> Pat
     return folder / name
 
 
-def test_rows_are_those_of_the_whole_manifest(tmp_path: Path):
+def test_streamed_rows_equal_those_of_the_whole_manifest(tmp_path: Path):
     path = write(tmp_path, CONTENT)
     rows = list(stream_rows(path))
     assert rows == [
@@ -40,18 +40,17 @@ def test_rows_are_those_of_the_whole_manifest(tmp_path: Path):
         assert [getattr(row, column) for row in rows] == whole.table[column].tolist()
 
 
-def test_fields_are_read_as_in_training_and_columns_that_are_not_there_are_not_known(
-    tmp_path: Path,
-):
+def test_clinical_fields_are_streamed_and_missing_columns_are_unknown(tmp_path: Path):
     path = write(tmp_path, "example_id,text,age,sex\na,x, 50 ,?\nb,y,,male\nc,z\n")
     assert survey_manifest(path).columns == ["example_id", "text", "age", "sex"]
     rows = list(stream_rows(path, ["age", "sex", "site"]))
     assert [row.clinical for row in rows] == ["age=50", "sex=male", ""]
-    assert [row.text for row in rows] == ["x", "y", ""]  # which cell is which is not sure
+    # row c is too short to know which cell is which
+    assert [row.text for row in rows] == ["x", "y", ""]
     assert {row.clinical for row in stream_rows(path)} == {""}
 
 
-def test_parquet_says_the_same_as_csv(tmp_path: Path):
+def test_parquet_rows_are_streamed(tmp_path: Path):
     table = pd.DataFrame(
         {
             "example_id": [1, 2],
@@ -69,7 +68,7 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path):
     assert whole["text"].tolist() == ["=SUM(A1)"]
 
 
-def test_a_row_that_does_not_fit_the_header_keeps_its_id_and_nothing_else(tmp_path: Path):
+def test_row_that_does_not_fit_the_header_keeps_only_its_id(tmp_path: Path):
     rows = list(
         stream_rows(
             write(tmp_path, "example_id,image_path,text\nr1,a.png,dry, very\nr2\nr3,a.png,dry\n")
@@ -87,19 +86,19 @@ def test_a_row_that_does_not_fit_the_header_keeps_its_id_and_nothing_else(tmp_pa
     ]
 
 
-def test_labels_are_not_looked_at(tmp_path: Path):
+def test_survey_does_not_check_labels_and_splits(tmp_path: Path):
     path = write(tmp_path, "example_id,text,eczema,split\nr1,dry,ninety,dev\n")
     assert survey_manifest(path)[:2] == (1, False)
 
 
-def test_a_survey_counts_rows_and_cases_and_knows_the_file_again(tmp_path: Path):
+def test_survey_counts_rows_notices_cases_and_identifies_the_file(tmp_path: Path):
     survey = survey_manifest(write(tmp_path, CONTENT))
     assert survey[:2] == (3, True)
     assert survey_manifest(write(tmp_path, CONTENT)) == survey
     assert survey_manifest(write(tmp_path, CONTENT + "r4,,,dry,\n")).sha256 != survey.sha256
 
 
-def test_every_empty_or_repeated_id_is_named_with_its_line(tmp_path: Path):
+def test_every_empty_or_repeated_id_is_reported_with_its_line(tmp_path: Path):
     content = "example_id,text\na,x\nb,x\n,x\na,x\n c,x\n  ,x\na,x\n"
     with pytest.raises(DataError) as caught:
         survey_manifest(write(tmp_path, content))
@@ -114,7 +113,9 @@ def test_every_empty_or_repeated_id_is_named_with_its_line(tmp_path: Path):
     assert "received 'a', as on line 2" in faults[3][1]
 
 
-def test_ids_that_only_share_a_hash_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ids_with_the_same_hash_are_not_taken_for_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("eczema_tf.data.manifest.stream.hash", len, raising=False)
     assert survey_manifest(write(tmp_path, "example_id,text\na,x\nb,x\nc,x\n")).rows == 3
     with pytest.raises(DataError, match="'b', as on line 3"):
@@ -132,13 +133,13 @@ def test_ids_that_only_share_a_hash_are_no_fault(tmp_path: Path, monkeypatch: py
         (b"id,text\nr1,ok\n", "example_id: required column is missing"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path, content: bytes, says: str):
+def test_unusable_file_is_a_clear_error(tmp_path: Path, content: bytes, says: str):
     with pytest.raises(DataError) as caught:
         survey_manifest(write(tmp_path, content))
     assert says in str(caught.value)
 
 
-def test_no_file_a_folder_and_no_parquet_are_clear_errors(tmp_path: Path):
+def test_missing_file_folder_and_bad_parquet_are_clear_errors(tmp_path: Path):
     with pytest.raises(DataError, match="no such manifest"):
         survey_manifest(tmp_path / "none.csv")
     with pytest.raises(DataError, match="is a folder"):
@@ -147,15 +148,15 @@ def test_no_file_a_folder_and_no_parquet_are_clear_errors(tmp_path: Path):
         survey_manifest(write(tmp_path, b"not parquet", "m.parquet"))
 
 
-def test_few_rows_are_held_at_a_time(tmp_path: Path):
+def test_first_row_is_yielded_before_a_later_fault_is_found(tmp_path: Path):
     path = write(tmp_path, "example_id,text\nr1,ok\n" + 'r2,"never closed\n' * 2)
     rows = stream_rows(path)
-    assert next(rows).example_id == "r1"  # before the fault further down is come upon
+    assert next(rows).example_id == "r1"
     with pytest.raises(DataError):
         next(rows)
 
 
-def test_a_photo_is_found_inside_the_folder_only(tmp_path: Path):
+def test_find_photo_finds_only_photos_inside_the_folder(tmp_path: Path):
     (tmp_path / "data" / "photos").mkdir(parents=True)
     (tmp_path / "data" / "photos" / "a.png").touch()
     (tmp_path / "b.png").touch()
@@ -172,7 +173,7 @@ def test_a_photo_is_found_inside_the_folder_only(tmp_path: Path):
     assert Row._fields[1:5] == COLUMNS
 
 
-def test_all_bad_ids_are_named_together(tmp_path: Path):
+def test_all_bad_ids_are_reported_together(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     rows = "".join(f"r{number},dry,{number % 9}E+11\n" for number in range(30))
     path.write_text(f"example_id,text,case_id\n{rows}")

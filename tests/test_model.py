@@ -1,4 +1,4 @@
-"""The model: named layers, learned missing modalities, ordered severity, cached features."""
+"""Tests the model: its layers, losses and encoders, missing modalities, and cached features."""
 
 import os
 import subprocess
@@ -68,7 +68,7 @@ def scratch_encoders(size_px: int = 32) -> Encoders:
 
 
 def pretrained_encoders() -> Encoders:
-    """As from presets, but with weights at random: what counts is that they are frozen."""
+    """Encoders marked as pretrained, with random weights; what matters is that they are frozen."""
     image = specify_image_encoder(ImageConfig(preset=None, size_px=32)).model_copy(
         update={"pretrained": True}
     )
@@ -105,7 +105,7 @@ def run(model: keras.Model, inputs: dict, **changes) -> dict[str, np.ndarray]:
     }
 
 
-def test_layers_and_outputs_have_the_promised_names(model: keras.Model):
+def test_layers_and_outputs_have_the_expected_names_and_shapes(model: keras.Model):
     names = {layer.name for layer in model.layers}
     assert {
         "image_encoder",
@@ -127,7 +127,7 @@ def test_layers_and_outputs_have_the_promised_names(model: keras.Model):
     }
 
 
-def test_an_absent_modality_has_no_influence_whatever_stands_in_its_place(model: keras.Model):
+def test_content_of_an_absent_modality_does_not_change_the_answer(model: keras.Model):
     inputs, absent = batch(), np.zeros(5, "float32")
     without = run(model, inputs, **{IMAGE_PRESENT: absent})
     for rubbish in (np.zeros_like(inputs[IMAGE]), np.full_like(inputs[IMAGE], np.nan)):
@@ -155,14 +155,14 @@ def test_single_heads_see_only_their_own_modality(model: keras.Model):
     )
 
 
-def test_padding_changes_nothing(model: keras.Model):
+def test_padding_does_not_change_the_answer(model: keras.Model):
     inputs = batch()
     padded = {name: np.pad(inputs[name], ((0, 0), (0, 9))) for name in (TOKEN_IDS, PADDING_MASK)}
     for head, value in run(model, inputs).items():
         np.testing.assert_allclose(value, run(model, inputs, **padded)[head], atol=1e-5)
 
 
-def test_one_row_alone_gets_the_answer_it_gets_in_a_batch(model: keras.Model):
+def test_row_gets_the_same_answer_alone_as_in_a_batch(model: keras.Model):
     inputs = batch()
     together = run(model, inputs)
     alone = run(model, {name: value[2:3] for name, value in inputs.items()})
@@ -170,7 +170,7 @@ def test_one_row_alone_gets_the_answer_it_gets_in_a_batch(model: keras.Model):
         np.testing.assert_allclose(alone[head][0], together[head][2], atol=1e-5)
 
 
-def test_missing_modality_is_learned():
+def test_missing_modality_is_replaced_by_a_trainable_vector():
     layer = MissingModality()
     layer([np.ones((2, 4)), np.array([1.0, 0.0])])
     layer.missing.assign([5, 6, 7, 8])
@@ -180,7 +180,7 @@ def test_missing_modality_is_learned():
     assert len(layer.trainable_weights) == 1
 
 
-def test_modality_dropout_only_ever_takes_one_of_two():
+def test_modality_dropout_never_drops_both_modalities():
     keras.utils.set_random_seed(0)
     layer, rng = ModalityDropout(0.4), np.random.default_rng(0)
     image, text = (rng.integers(0, 2, 4000).astype("float32") for _ in range(2))
@@ -199,38 +199,38 @@ def test_modality_dropout_only_ever_takes_one_of_two():
     ("kind", "expected"),
     [("mean", [2.0, -3.0]), ("max", [3.0, -2.0]), ("mean_max", [2.0, -3.0, 3.0, -2.0])],
 )
-def test_pooling_looks_at_real_tokens_only(kind: str, expected: list[float]):
+def test_pooling_ignores_padding(kind: str, expected: list[float]):
     tokens = np.array([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]], [[9.0, 9.0]] * 3])
     pooled = np.asarray(MaskedPooling(kind)([tokens, np.array([[1, 1, 0], [0, 0, 0]])]))
     np.testing.assert_allclose(pooled, [expected, [0.0] * len(expected)])
 
 
-def test_windows_are_means_of_real_tokens_and_padding_changes_none():
+def test_windows_are_means_of_real_tokens_whatever_the_padding():
     tokens = np.arange(10, dtype="float32").reshape(1, 5, 2)
     mask = np.array([[1, 1, 1, 1, 0]])
     windows = np.asarray(WindowMean(3)([tokens, mask]))
-    np.testing.assert_allclose(windows, [[[2, 3], [6, 7]]])  # of tokens 0, 1, 2, and of token 3
+    np.testing.assert_allclose(windows, [[[2, 3], [6, 7]]])  # of tokens 0 to 2, and of token 3
     padding = [(0, 0), (0, 4)]
     padded = np.asarray(WindowMean(3)([np.pad(tokens, [*padding, (0, 0)]), np.pad(mask, padding)]))
     np.testing.assert_array_equal(padded, [[[2, 3], [6, 7], [0, 0]]])
     np.testing.assert_array_equal(HeldWindows()(padded), [[1, 1, 0]])
 
 
-def test_a_finding_in_any_window_is_in_the_text():
+def test_finding_in_any_window_counts_for_the_whole_text():
     logits = np.array([[[5.0, -9.0], [-9.0, -9.0], [99.0, 99.0]]])
     somewhere = np.asarray(AnyWindow()([logits, np.array([[1.0, 1.0, 0.0]])]))
-    # log(e^5 + e^-9), log(2 e^-9): the window of padding says nothing
+    # log(e^5 + e^-9), log(2 e^-9): the window of padding does not count
     np.testing.assert_allclose(somewhere, [[5.0, -9 + np.log(2)]], atol=1e-5)
 
 
-def test_findings_are_questions_of_their_own():
+def test_findings_loss_is_a_sum_of_binary_crossentropies():
     said, logits = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[2.0, -1.0], [0.0, 0.0]])
     expected = [np.log1p(np.exp(-2)) + np.log1p(np.exp(-1)), 2 * np.log(2)]
     loss = FindingsCrossentropy(reduction=None)(said, logits)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-def test_grades_are_ordered_whatever_the_weights():
+def test_cumulative_logits_never_rise_whatever_the_weights():
     layer = CumulativeLogits(4)
     layer(np.zeros((1, 1)))
     for steps in ([-50.0, 0.0], [3.0, -1.0]):
@@ -239,8 +239,8 @@ def test_grades_are_ordered_whatever_the_weights():
         assert (np.diff(logits, axis=1) <= 0).all()
 
 
-def test_ordinal_loss_knows_the_order():
-    """Certain of "severe" when the truth is "moderate" costs less than when it is "mild"."""
+def test_ordinal_loss_grows_with_the_distance_between_grades():
+    """A confident "severe" costs less if the truth is "moderate" than if it is "mild"."""
     severe = np.array([[6.0, 6.0]])
     costs = [
         float(build_losses()["severity"](np.array([truth]), severe))
@@ -249,10 +249,10 @@ def test_ordinal_loss_knows_the_order():
     assert costs[0] > costs[1] > costs[2]
     assert costs[1] == pytest.approx(
         (np.log1p(np.exp(-6)) + 6 + np.log1p(np.exp(-6))) / 2, rel=1e-4
-    )  # by hand
+    )  # computed by hand
 
 
-def test_soft_labels_are_best_met_by_their_own_probability():
+def test_loss_of_a_soft_label_is_lowest_at_its_own_probability():
     loss = build_losses()["eczema"]
     costs = [
         float(loss(np.array([[0.3]]), np.array([[np.log(p / (1 - p))]]))) for p in (0.2, 0.3, 0.4)
@@ -260,7 +260,7 @@ def test_soft_labels_are_best_met_by_their_own_probability():
     assert min(costs) == costs[1]
 
 
-def test_targets_by_hand():
+def test_targets_encode_eczema_consistency_and_severity():
     targets = compute_targets(
         np.array([1, 0.25, np.nan]),
         np.array(["unclear", "", "eczema"]),
@@ -271,7 +271,7 @@ def test_targets_by_hand():
     np.testing.assert_array_equal(targets["severity"], [[0, 0], [1, 1], [0, 0]])
 
 
-def test_probabilities_by_hand(model: keras.Model):
+def test_probabilities_match_hand_computed_values_and_sum_to_one(model: keras.Model):
     logits = {
         head: np.zeros((1, 1), "float32") for head in ("eczema", "eczema_image", "eczema_text")
     }
@@ -315,15 +315,14 @@ def test_cached_features_give_the_same_answers_as_the_whole_model(
     features = compute_features(model, inputs_of(arrays), frozen, ArrayCache(tmp_path))
     cached = heads_of(model, frozen)(features.gather(np.arange(5)), training=False)
     for head, value in run(model, arrays).items():
-        np.testing.assert_allclose(
-            cached[head], value, atol=2e-3
-        )  # token features are kept as float16
+        # token features are cached as float16
+        np.testing.assert_allclose(cached[head], value, atol=2e-3)
     assert len(list(tmp_path.iterdir())) == len(frozen)
     trained_by_features = {id(weight) for weight in heads_of(model, frozen).trainable_weights}
     assert trained_by_features < {id(weight) for weight in model.trainable_weights}
 
 
-def test_features_of_other_weights_are_never_used(tmp_path):
+def test_cached_features_of_other_weights_are_not_used(tmp_path):
     model, arrays = build_model(SMALL, pretrained_encoders()), batch()
     before = compute_features(model, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(
         np.arange(5)
@@ -336,14 +335,14 @@ def test_features_of_other_weights_are_never_used(tmp_path):
     assert np.abs(before - after).max() > 1e-3
 
 
-def test_features_that_training_kept_are_found_by_a_loaded_model():
+def test_weights_digest_does_not_depend_on_trainability():
     encoder = build_model(SMALL, pretrained_encoders()).get_layer("image_encoder")
     loaded = weights_digest(encoder)
     encoder.trainable = False
     assert weights_digest(encoder) == loaded
 
 
-def test_what_no_model_looks_at_is_not_encoded(tmp_path):
+def test_photos_that_are_all_absent_are_not_encoded(tmp_path):
     model, nobody = build_model(SMALL, pretrained_encoders()), np.zeros(5, "float32")
     inputs = inputs_of({**batch(), IMAGE_PRESENT: nobody})
     features = compute_features(model, inputs, {"image"}, ArrayCache(tmp_path))
@@ -352,7 +351,7 @@ def test_what_no_model_looks_at_is_not_encoded(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_features_of_another_pooling_are_never_used(tmp_path):
+def test_cached_features_of_another_pooling_are_not_used(tmp_path):
     widths = []
     for pooling in ("mean", "mean_max"):
         model = build_model(ModelConfig(text=TextConfig(pooling=pooling)), pretrained_encoders())
@@ -367,18 +366,18 @@ def test_features_of_another_pooling_are_never_used(tmp_path):
     ("fine_tune", "frozen"),
     [
         ({}, {"image", "text"}),
-        ({"image_from": "stage1"}, {"image", "text"}),  # for no epoch
+        ({"image_from": "stage1"}, {"image", "text"}),  # epochs is 0
         ({"epochs": 1, "image_from": "stage1"}, {"text"}),
         ({"epochs": 1, "image_from": "stage1", "text_from": "transformer"}, set()),
     ],
 )
-def test_encoders_that_training_leaves_as_they_are(fine_tune: dict, frozen: set[str]):
+def test_pretrained_encoders_are_frozen_unless_fine_tuned(fine_tune: dict, frozen: set[str]):
     train = TrainConfig(fine_tune=FineTuneConfig(**fine_tune))
     assert frozen_encoders(train, pretrained_encoders()) == frozen
     assert not frozen_encoders(train, scratch_encoders())
 
 
-def test_a_digest_does_not_depend_on_layer_counters():
+def test_weights_digest_does_not_depend_on_layer_counters():
     digests = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
@@ -389,8 +388,8 @@ def test_a_digest_does_not_depend_on_layer_counters():
     assert digests[0] == digests[1]
 
 
-def test_a_digest_is_the_same_however_many_nested_models_were_built_before():
-    """`train` has built the encoder before, `evaluate` in its own process has not."""
+def test_weights_digest_does_not_depend_on_nested_models_built_before():
+    """`train` has built the encoder before; `evaluate`, in its own process, has not."""
     digests = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
@@ -403,7 +402,7 @@ def test_a_digest_is_the_same_however_many_nested_models_were_built_before():
     assert weights_digest(keras.Model(image, inner(image))) != digests[0]
 
 
-def test_an_encoder_is_rebuilt_from_its_spec_alone():
+def test_encoder_rebuilt_from_its_spec_has_the_same_weight_shapes():
     for spec in (
         pretrained_encoders().image,
         pretrained_encoders().text,
@@ -416,13 +415,13 @@ def test_an_encoder_is_rebuilt_from_its_spec_alone():
 
 
 @pytest.mark.parametrize("kind", ["os.system", "BertTokenizer", "nonsense"])
-def test_only_known_encoders_are_built(kind: str):
+def test_unknown_encoder_kind_is_refused(kind: str):
     with pytest.raises(RunError, match="encoder kind"):
         build_encoder(EncoderSpec(kind=kind, settings={}, pretrained=False))
 
 
 @pytest.mark.parametrize("preset", ["./no/such/folder", "no_such_preset_name_at_all"])
-def test_a_preset_that_is_not_available_names_the_ways_to_provide_it(preset: str):
+def test_error_for_an_unavailable_preset_lists_ways_to_provide_it(preset: str):
     with pytest.raises(
         PresetError,
         match=(
@@ -433,7 +432,7 @@ def test_a_preset_that_is_not_available_names_the_ways_to_provide_it(preset: str
         specify_image_encoder(ImageConfig(preset=preset))
 
 
-def test_embeddings_are_an_image_encoder_of_their_own():
+def test_embeddings_can_take_the_place_of_an_image_encoder():
     spec = specify_image_encoder(ImageConfig(preset=None), embedding_dimension=12)
     model = build_model(SMALL, Encoders(spec, specify_text_encoder(TextConfig(preset=None), 50)))
     inputs = {**batch(), IMAGE: np.random.default_rng(0).normal(size=(5, 12)).astype("float32")}
@@ -443,7 +442,7 @@ def test_embeddings_are_an_image_encoder_of_their_own():
 @pytest.mark.parametrize(
     "keras_json", ['{"image_data_format": "channels_first"}', '{"floatx": "float16"}']
 )
-def test_a_keras_that_is_set_up_otherwise_is_refused(tmp_path, keras_json):
+def test_incompatible_keras_configuration_is_refused(tmp_path, keras_json):
     (tmp_path / "keras.json").write_text(keras_json)
     command = [sys.executable, "-m", "eczema_tf.train", "--config", "configs/smoke.yaml"]
     command += ["--run-dir", str(tmp_path / "run"), "--set", f"data.synthetic.folder={tmp_path}"]
@@ -455,7 +454,7 @@ def test_a_keras_that_is_set_up_otherwise_is_refused(tmp_path, keras_json):
     assert "correct ~/.keras/keras.json" in done.stderr.splitlines()[-1]
 
 
-def test_another_backend_is_refused_before_anything_is_loaded():
+def test_keras_backend_other_than_tensorflow_is_refused():
     command = [sys.executable, "-m", "eczema_tf.train"]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     root = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Where tokens stand: in the cleaned text and in the user's own, as the tokenizer has them."""
+"""Tests the offsets of tokens in the cleaned text, and of its spans in the user's own text."""
 
 import unicodedata
 from unittest.mock import Mock
@@ -54,7 +54,7 @@ def clean():
     return lambda text: in_graph([text]).numpy()[0].decode()
 
 
-def test_offsets_of_words_and_punctuation(tokenizer, locate):
+def test_offsets_cover_words_and_punctuation(tokenizer, locate):
     cleaned, ids, spans = locate("  My skin,  itchy!")
     pieces = [cleaned[start:end] for start, end in spans]
     assert cleaned == b"My skin, itchy!"
@@ -65,13 +65,13 @@ def test_offsets_of_words_and_punctuation(tokenizer, locate):
         assert vocabulary[token].removeprefix("##") in (piece.decode().lower(), "[UNK]")
 
 
-def test_a_word_that_changes_its_length_when_folded_is_taken_whole(locate):
+def test_word_whose_length_changes_when_folded_is_taken_whole(locate):
     cleaned, _, spans = locate("the CAFÉ burns")
-    assert cleaned[slice(*spans[-2])] == b"s"  # what comes after it is exact again
+    assert cleaned[slice(*spans[-2])] == b"s"  # spans after it are exact
     assert "CAFÉ" in {cleaned[start:end].decode(errors="replace") for start, end in spans}
 
 
-def test_a_letter_that_folds_to_two_is_not_cut(locate):
+def test_letter_that_folds_to_two_is_not_split(locate):
     cleaned, _, spans = locate("Straße straße süß")
     words = {cleaned[start:end].decode() for start, end in spans[1:-1]}  # whole characters
     assert words == {"Straße", "straße", "süß"}
@@ -79,7 +79,7 @@ def test_a_letter_that_folds_to_two_is_not_cut(locate):
 
 @given(st.text(max_size=60))
 @settings(max_examples=150)
-def test_every_text_has_as_many_places_as_tokens(locate, text: str):
+def test_any_text_has_as_many_spans_as_tokens_in_ascending_order(locate, text: str):
     cleaned, _, spans = locate(text.encode("utf-8", "replace").decode())
     inner = spans[1:-1]
     assert all(0 <= start <= end <= len(cleaned) for start, end in inner)
@@ -115,23 +115,23 @@ def test_every_text_has_as_many_places_as_tokens(locate, text: str):
     )
 )
 @settings(max_examples=200)
-def test_alignment_cleans_as_the_graph_does(clean, parts: list[str]):
+def test_alignment_cleans_tricky_parts_like_the_graph(clean, parts: list[str]):
     text = "".join(parts)
     assert align_text(text).cleaned == clean(text)
 
 
-# the graph's library is of a later Unicode and normalises characters that Python does not know yet
+# the graph's library has a later Unicode, and normalises characters that Python does not know yet
 KNOWN_TO_PYTHON = st.characters(exclude_categories=("Cs", "Cn"))
 
 
 @given(st.text(KNOWN_TO_PYTHON, max_size=80))
 @settings(max_examples=300)
-def test_alignment_cleans_any_text_as_the_graph_does(clean, text: str):
+def test_alignment_cleans_any_text_like_the_graph(clean, text: str):
     text = text.encode("utf-8", "replace").decode()
     assert align_text(text).cleaned == clean(text)
 
 
-def test_spans_come_back_to_the_users_own_words():
+def test_spans_map_back_to_the_users_own_words():
     original = "  My <b>ski\u0301n</b>\tis\u200b itchy ﬁrst"
     aligned = align_text(original)
     assert aligned.cleaned == "My skín is itchy first"
@@ -147,8 +147,8 @@ def test_spans_come_back_to_the_users_own_words():
         assert original[start:end] == expected
 
 
-def test_thousands_of_marks_on_one_letter_are_aligned_at_once(monkeypatch: pytest.MonkeyPatch):
-    """Each looks at those before it no more: 4 KB took eight seconds, twice as much eight times."""
+def test_thousands_of_marks_on_one_letter_are_aligned_quickly(monkeypatch: pytest.MonkeyPatch):
+    """When each mark looked at all before it, 4 KB took 8 seconds, and 8 KB eight times as long."""
     text = "a" + "\u0301\u0323" * 1_000 + " b"
     normalized = Mock(wraps=unicodedata.normalize)
     monkeypatch.setattr(alignment.unicodedata, "normalize", normalized)

@@ -1,4 +1,4 @@
-"""A run judged on other data: embeddings of its own, and nothing that it was trained on."""
+"""A run is evaluated on other data, its training data are refused, and its files stay intact."""
 
 import json
 import shutil
@@ -29,12 +29,12 @@ WORDS = [f"w{letter}{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]
 
 
 def write_text(row: int) -> str:
-    """Twelve words that nobody else writes in this order."""
+    """Returns twelve words in an order that no other row has."""
     return " ".join(np.random.default_rng(row).choice(WORDS, 12))
 
 
 def save_data(folder: Path, rows: range, dimension: int = 6, **changed: list[str]) -> Path:
-    """Writes `m.csv` and `e.npz`, one embedding a row, with the label in it."""
+    """Writes `m.csv` and `e.npz`, with one embedding per row that contains the row's label."""
     folder.mkdir()
     labels = np.arange(len(rows)) % 2
     table = {
@@ -58,7 +58,7 @@ def note_all(dataset: Dataset) -> Seen:
     return note_seen(dataset, np.ones(len(dataset.table), bool))
 
 
-def test_photos_and_texts_are_found_again_whatever_they_are_called(tmp_path: Path):
+def test_photos_and_texts_of_training_are_found_in_other_data(tmp_path: Path):
     seen = note_all(load(save_data(tmp_path / "a", range(30))))
     texts = [write_text(5).upper().replace(" ", ",  "), write_text(41), "rash", ""]
     other = load(save_data(tmp_path / "b", range(40, 44), text=texts))
@@ -73,7 +73,7 @@ def test_photos_and_texts_are_found_again_whatever_they_are_called(tmp_path: Pat
     assert find_overlap(seen, copied, rows[2:3]) == []
 
 
-def test_what_people_write_by_chance_is_no_overlap(tmp_path: Path):
+def test_stock_texts_and_templates_are_not_recorded_as_seen(tmp_path: Path):
     stock = "it itches a lot and the skin is red and dry"
     texts = ["rash", "What could this be?", *[stock] * 28]
     seen = note_all(load(save_data(tmp_path / "a", range(30), text=texts)))
@@ -84,7 +84,7 @@ def test_what_people_write_by_chance_is_no_overlap(tmp_path: Path):
     assert len(note_all(load(save_data(tmp_path / "c", range(30)))).texts) == 30
 
 
-def test_only_rows_of_training_and_validation_are_kept(tmp_path: Path):
+def test_only_rows_of_training_and_validation_are_recorded(tmp_path: Path):
     dataset = load(save_data(tmp_path / "a", range(30)))
     seen = note_seen(dataset, np.arange(30) < 20)
     assert len(seen.photos) == len(seen.texts) == 20
@@ -92,7 +92,7 @@ def test_only_rows_of_training_and_validation_are_kept(tmp_path: Path):
     assert len(find_overlap(seen, dataset, np.arange(30))) == 40
 
 
-def test_the_hashes_hold_no_content_and_fit_no_other_run(tmp_path: Path):
+def test_hashes_contain_no_content_and_differ_between_runs(tmp_path: Path):
     dataset = load(save_data(tmp_path / "a", range(30)))
     first, second = note_all(dataset), note_all(dataset)
     assert not {*first.photos, *first.texts} & {*second.photos, *second.texts}
@@ -110,7 +110,8 @@ def test_overlap_is_refused_unless_allowed(tmp_path: Path, capsys: pytest.Captur
     found = check_overlap([seen], dataset, rows, allow_leaks=True)
     assert found is not None
     assert (found.leaks, len(found.examples)) == (60, 20)
-    before = check_overlap([seen, seen], dataset, rows, allow_leaks=True)  # a base's count, too
+    # what a run's base has seen counts too
+    before = check_overlap([seen, seen], dataset, rows, allow_leaks=True)
     assert before is not None
     assert before.leaks == 120
     assert check_overlap([None], dataset, rows, allow_leaks=False) is None
@@ -119,7 +120,7 @@ def test_overlap_is_refused_unless_allowed(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on embeddings; its data are in `a`, those of others in `b` beside it."""
+    """Trains a run on embeddings; beside it are its data, in `a`, and other data, in `b`."""
     folder = tmp_path_factory.mktemp("other")
     save_data(folder / "a", range(80))
     save_data(folder / "b", range(1000, 1030))
@@ -141,7 +142,7 @@ def judge(run: Path, other: Path, *more: str, out: str = "judged") -> int:
     return evaluate.main(["--run-dir", str(run), *arguments, *out_arguments, *more])
 
 
-def test_a_run_on_embeddings_is_judged_on_embeddings_of_others(run: Path):
+def test_run_on_embeddings_is_evaluated_on_other_embeddings(run: Path):
     assert judge(run, run.parent / "b") == 0
     metrics = Metrics.read(run / "judged" / "metrics.json")
     assert metrics.heads["image"].cases == metrics.heads["fusion"].cases == 30
@@ -158,13 +159,13 @@ def test_a_run_on_embeddings_is_judged_on_embeddings_of_others(run: Path):
     assert own.external is None
 
 
-def test_its_own_test_split_is_judged_as_before(run: Path):
+def test_evaluating_the_test_split_again_gives_the_same_metrics(run: Path):
     before = json.loads((run / "metrics.json").read_text())
     assert evaluate.main(["--run-dir", str(run)]) == 0
     assert json.loads((run / "metrics.json").read_text()) == before
 
 
-def test_its_own_manifest_has_its_own_test_split_wherever_it_lies(run: Path, tmp_path: Path):
+def test_moved_manifest_of_the_run_has_the_same_test_split(run: Path, tmp_path: Path):
     shutil.copy(run.parent / "a" / "m.csv", tmp_path / "moved.csv")
     arguments = ["--run-dir", str(run), "--manifest", str(tmp_path / "moved.csv")]
     assert evaluate.main([*arguments, "--out", str(tmp_path / "out")]) == 0
@@ -176,7 +177,7 @@ def test_its_own_manifest_has_its_own_test_split_wherever_it_lies(run: Path, tmp
     assert after.leaks.leaks == 0
 
 
-def test_a_test_case_that_became_one_of_training_since_is_refused(
+def test_test_case_that_now_has_a_training_text_is_refused(
     run: Path, capsys: pytest.CaptureFixture
 ):
     manifest, splits = run.parent / "a" / "m.csv", run_folder.RunData.read(run / "data.json").splits
@@ -193,7 +194,7 @@ def test_a_test_case_that_became_one_of_training_since_is_refused(
     assert "the run has already seen rows that it would be evaluated on" in said
 
 
-def test_embeddings_that_do_not_fit_are_named(
+def test_embeddings_that_do_not_fit_are_reported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     assert judge(run, save_data(tmp_path / "wide", range(1000, 1030), dimension=7)) == 1
@@ -212,7 +213,7 @@ def test_embeddings_that_do_not_fit_are_named(
     assert "--embeddings: needs --manifest" in capsys.readouterr().err
 
 
-def test_what_the_run_was_trained_on_is_refused_or_marks_every_table(
+def test_training_data_are_refused_or_marked_in_every_table(
     run: Path, capsys: pytest.CaptureFixture
 ):
     own = run.parent / "a"
@@ -233,7 +234,7 @@ def test_what_the_run_was_trained_on_is_refused_or_marks_every_table(
     assert leaks.leaks > 80  # photos and texts of about 68 rows
 
 
-def test_the_runs_own_training_rows_are_judged_and_marked(run: Path):
+def test_train_split_is_evaluated_and_counted_as_leaks(run: Path):
     out = run / "training"
     assert evaluate.main(["--run-dir", str(run), "--split", "train", "--out", str(out)]) == 0
     leaks = Metrics.read(out / "metrics.json").leaks
@@ -241,7 +242,7 @@ def test_the_runs_own_training_rows_are_judged_and_marked(run: Path):
     assert leaks.leaks > 80
 
 
-def test_a_run_is_not_written_over_by_results_of_others(
+def test_results_on_other_data_do_not_overwrite_those_of_the_run(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     before = (run / "metrics.json").read_text()
@@ -252,12 +253,12 @@ def test_a_run_is_not_written_over_by_results_of_others(
     card = (run / "model_card.md").read_text()
     (run / "model_card.md").write_text(f"old. {GAP}")
     monkeypatch.chdir(run.parent)
-    assert evaluate.main(["--run-dir", run.name, "--out", str(run)]) == 0  # its own
+    assert evaluate.main(["--run-dir", run.name, "--out", str(run)]) == 0  # on its own test split
     assert (run / "metrics.json").read_text() == before
     assert (run / "model_card.md").read_text() == card
 
 
-def test_results_on_several_data_sets_of_one_name_lie_beside_each_other(run: Path, tmp_path: Path):
+def test_results_on_manifests_of_one_name_go_to_separate_folders(run: Path, tmp_path: Path):
     for name in ("one", "other"):
         data = save_data(tmp_path / name, range(2000, 2030))
         manifest = (data / "m.csv").rename(data / "manifest.csv")
@@ -266,7 +267,7 @@ def test_results_on_several_data_sets_of_one_name_lie_beside_each_other(run: Pat
     assert {"one-all", "other-all"} <= {path.name for path in (run / "evaluations").iterdir()}
 
 
-def test_data_that_ask_another_question_or_nothing_are_refused(
+def test_data_with_another_positive_class_or_no_labels_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     rows = range(1000, 1030)
@@ -279,7 +280,7 @@ def test_data_that_ask_another_question_or_nothing_are_refused(
     assert not (run / "unlabelled").exists()
 
 
-def test_a_refused_manifest_or_preset_leaves_the_run_folder_free(
+def test_refused_manifest_or_preset_leaves_the_run_folder_free(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     data = save_data(tmp_path / "data", range(80), eczema=[*["2"], *["0", "1"] * 39, "0"])
@@ -297,7 +298,7 @@ def test_a_refused_manifest_or_preset_leaves_the_run_folder_free(
     assert not (tmp_path / "run" / "config.yaml").exists()
     write_start(tmp_path / "run", load_config(SMOKE))
     write_start(tmp_path / "run" / BEFORE_REFIT, load_config(SMOKE))
-    take_back_start(tmp_path / "run")  # nothing was trained there, either
+    take_back_start(tmp_path / "run")  # nothing was trained there either
     table = pd.read_csv(data / "m.csv").replace({"eczema": {2: 1}})
     table.to_csv(data / "m.csv", index=False)
     assert train.main(arguments) == 0
@@ -305,7 +306,7 @@ def test_a_refused_manifest_or_preset_leaves_the_run_folder_free(
     assert "already contains a run" in capsys.readouterr().err
 
 
-def test_a_folder_of_results_or_a_file_is_no_run_folder(
+def test_results_folder_or_file_is_refused_as_a_run_folder(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     assert judge(run, run.parent / "b") == 0
@@ -316,7 +317,7 @@ def test_a_folder_of_results_or_a_file_is_no_run_folder(
         assert fault in capsys.readouterr().err
 
 
-def test_built_in_data_that_another_process_has_made_meanwhile_are_used(
+def test_built_in_data_made_meanwhile_by_another_process_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     config = change_config(Config(), {"data.synthetic.folder": str(tmp_path)})
@@ -337,7 +338,7 @@ def test_built_in_data_that_another_process_has_made_meanwhile_are_used(
         training.find_manifest(change_config(config, {"data.synthetic.seed": 1}))
 
 
-def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
+def test_model_card_that_was_filled_in_is_kept(tmp_path: Path, capsys):
     card = tmp_path / "model_card.md"
     for told in (f"first. {GAP}", f"second. {GAP}"):
         write_card(card, told)
@@ -355,11 +356,11 @@ def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     "trained", ["", "checkpoints/one", "model.weights.h5", "folds", "before_refit/checkpoints/one"]
 )
-def test_a_full_disk_leaves_the_run_folder_free_unless_something_was_trained(
+def test_full_disk_leaves_the_run_folder_free_if_nothing_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str
 ):
     def fail(_: Config, folder: Path) -> None:
-        (folder / "checkpoints").mkdir()  # into which nothing could be written
+        (folder / "checkpoints").mkdir()  # empty, as nothing could be written
         (folder / trained).mkdir(parents=True, exist_ok=True)
         raise OSError(28, "No space left on device")
 
@@ -369,8 +370,8 @@ def test_a_full_disk_leaves_the_run_folder_free_unless_something_was_trained(
     assert (tmp_path / "run" / "config.yaml").exists() == bool(trained)
 
 
-def test_a_run_is_sealed_once_all_of_it_is_written(monkeypatch: pytest.MonkeyPatch):
-    """A checksum file is what says that a run is finished."""
+def test_run_is_sealed_only_after_everything_is_written(monkeypatch: pytest.MonkeyPatch):
+    """The checksum file marks a run as finished."""
     order = MagicMock()
     order.write_board.side_effect = OSError(28, "No space left on device")
     order.fit_run.return_value = [MagicMock()] * 3
@@ -390,7 +391,7 @@ def test_a_run_is_sealed_once_all_of_it_is_written(monkeypatch: pytest.MonkeyPat
     order.seal.assert_called_once()
 
 
-def test_results_that_could_not_all_be_written_leave_those_of_before(
+def test_failed_write_of_results_keeps_the_previous_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A run without its metrics would count as unfinished, and could not be evaluated again."""
@@ -408,12 +409,12 @@ def test_results_that_could_not_all_be_written_leave_those_of_before(
         assert (tmp_path / name).read_text() == "of before"
 
 
-def test_a_run_goes_on_with_the_data_that_it_has_learned_from(tmp_path: Path):
+def test_run_resumes_only_with_the_data_that_it_has_learned_from(tmp_path: Path):
     data = load(save_data(tmp_path / "data", range(8))).describe()
     begun = run_folder.RunData(**dict(data), splits={"train": ["e0"], "test": ["e1"]})
     begun.write(tmp_path / "data.json")
     other = begun.model_copy(update={"splits": {"train": ["e1"], "test": ["e0"]}})
-    run_folder.check_data(tmp_path, other)  # nothing was learned
+    run_folder.check_data(tmp_path, other)  # nothing has been learned yet
     (tmp_path / "checkpoints").mkdir()
     run_folder.check_data(tmp_path, begun)
     for changed in (other, begun.model_copy(update={"embeddings_fingerprint": "x"})):

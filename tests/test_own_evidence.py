@@ -1,4 +1,4 @@
-"""One's own data added to a model that was trained on others."""
+"""Tests adding evidence from your own data to a model that was trained on other data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def build(fusion: str = "concat", *, widened: bool, seed: int = 0) -> keras.Mode
 
 
 @pytest.mark.parametrize("fusion", ["concat", "late"])
-def test_a_model_that_was_taken_over_answers_as_before(fusion: str):
+def test_take_over_keeps_the_answers_of_the_base(fusion: str):
     base, model = build(fusion, widened=False), build(fusion, widened=True, seed=1)
     total = base.get_layer(ECZEMA_SUM)
     if fusion == "concat":
@@ -72,7 +72,7 @@ def test_a_model_that_was_taken_over_answers_as_before(fusion: str):
 
 
 def draw(rows: int, said_counts: float, own_counts: float) -> tuple[Sample, np.ndarray]:
-    """Cases whose log-odds are those weights of what was said and of the first of 20 features.
+    """Draws cases whose log-odds are a weighted sum of what was said and the first of 20 features.
 
     Returns:
         The sample and its true log-odds.
@@ -89,15 +89,15 @@ def split_in_five(rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(5)]
 
 
-def test_evidence_of_many_cases_is_what_it_is_in_truth():
+def test_evidence_fitted_to_many_cases_is_close_to_the_truth():
     sample, _ = draw(20_000, 0.0, 1.5)
     *kernel, bias = fit_evidence(sample, 1e-3)
     np.testing.assert_allclose(kernel, [1.5] + [0] * 19, atol=0.1)
     assert bias == pytest.approx(0, abs=0.05)
 
 
-def test_what_was_said_and_what_is_added_count_as_much_as_they_tell():
-    """A regression on features alone is flatter, by what it leaves out."""
+def test_said_and_added_evidence_count_as_much_as_they_tell():
+    """A regression on features only would be flatter, since it leaves out what was said."""
     sample, odds = draw(4000, 1.0, 1.0)
     ridge, (kept, added, shift) = choose_ridge(sample, split_in_five(4000))
     assert kept == pytest.approx(1, abs=0.15)
@@ -107,7 +107,7 @@ def test_what_was_said_and_what_is_added_count_as_much_as_they_tell():
     assert roc_auc_score(sample.targets, found) > roc_auc_score(sample.targets, odds) - 0.003
 
 
-def test_what_says_nothing_is_neither_kept_nor_added():
+def test_evidence_that_tells_nothing_is_neither_kept_nor_added():
     sample, _ = draw(600, 0.0, 2.0)
     ridge, (kept, added, _) = choose_ridge(sample, split_in_five(600))
     assert kept < 0.15
@@ -119,7 +119,7 @@ def test_what_says_nothing_is_neither_kept_nor_added():
 
 
 def draw_data(rows: int) -> TrainingData:
-    """Rows of `make_data` over and over, half of the texts gone, groups of two rows."""
+    """Repeats the rows of `make_data`, in groups of two rows."""
     data, again = make_data(), np.arange(rows) % ROWS
     inputs = repeat_rows(data.inputs, rows)
     groups = (np.arange(rows) // 2).astype(str)
@@ -135,7 +135,7 @@ def draw_data(rows: int) -> TrainingData:
     )
 
 
-def test_heads_say_more_of_rows_that_are_like_those_added():
+def test_added_evidence_improves_the_answers_to_similar_rows():
     model, data = build(widened=True), draw_data(240)
     take_over(model, build(widened=False, seed=1))
     shift_log_odds(model, PRIOR)
@@ -149,16 +149,14 @@ def test_heads_say_more_of_rows_that_are_like_those_added():
         assert expit(after[name]).mean() == pytest.approx(labels.mean(), abs=0.05)
     np.testing.assert_array_equal(after["severity"], before["severity"])
     np.testing.assert_array_equal(after["consistency"], before["consistency"])
-    # what is absent is as the average, which tells nothing
+    # an absent photo counts as the average, which tells nothing
     absent = model({**inputs, IMAGE_PRESENT: keras.ops.zeros(ROWS)}, training=False)
     assert np.ptp(absent["eczema_image"]) == 0
     centre = model.get_layer(WIDE_FEATURES["image"]).missing.numpy()
     assert centre.any()
 
 
-def test_where_nothing_is_added_heads_keep_as_much_as_they_are_trusted(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_head_is_scaled_by_its_trust_if_nothing_is_added(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(own_evidence, "choose_ridge", lambda *_: (30.0, np.array([0.5, 0, 0.25])))
     model, data = build(widened=True), draw_data(240)
     take_over(model, build(widened=False, seed=1))
@@ -181,7 +179,7 @@ def test_too_few_groups_add_nothing(capsys: pytest.CaptureFixture):
     assert "text: 1 positive and 80 other groups" in capsys.readouterr().err
 
 
-def test_a_kept_model_cannot_be_fine_tuned_as_well():
+def test_base_run_cannot_be_combined_with_fine_tuning():
     with pytest.raises(ConfigError, match=r"base_run keeps .* fine_tune.epochs: 2"):
         load_config(
             None, ["train.base_run=runs/a", "train.fine_tune={epochs: 2, image_from: block}"]
@@ -202,7 +200,7 @@ def settings(folder: Path, **changed: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the data in `a`, which are called built-in; others' data are in `b` beside it."""
+    """A run on the data in `a`, labelled as built-in; `b`, next to it, has other data."""
     folder = tmp_path_factory.mktemp("own")
     save_data(folder / "a", range(80), source=["synthetic"] * 80)
     save_data(folder / "b", range(1000, 1120))
@@ -216,7 +214,7 @@ def add(base: Path, run: str, **changed: object) -> int:
     return train.main(["--config", str(SMOKE), *own, "--run-dir", str(base.parent / run)])
 
 
-def test_a_run_stands_on_another_and_says_so(base: Path, capsys: pytest.CaptureFixture):
+def test_run_keeps_the_weights_of_its_base_and_says_so(base: Path, capsys: pytest.CaptureFixture):
     assert (
         add(base, "added", **{"export.enabled": "true", "export.folder": base.parent / "out"}) == 0
     )
@@ -236,15 +234,17 @@ def test_a_run_stands_on_another_and_says_so(base: Path, capsys: pytest.CaptureF
     assert "added to the model of base" in (run / "model_card.md").read_text()
     said = "trained on other data, of 80 cases (synthetic (80))"
     assert said in (run / "model_card.md").read_text()
-    # what the base has seen, this run has seen
+    # whatever the base has seen, this run has seen, too
     given = ["--run-dir", str(run), "--manifest", str(base.parent / "a" / "m.csv")]
     given += ["--embeddings", str(base.parent / "a" / "e.npz"), "--split", "all"]
     assert evaluate.main(given) == 1
     assert "was in training or validation" in capsys.readouterr().err
 
 
-def test_what_a_base_has_not_learned_from_is_left_out(base: Path, capsys: pytest.CaptureFixture):
-    """A photo's head that nobody has trained must not answer."""
+def test_modality_that_the_base_has_not_learned_from_is_left_out(
+    base: Path, capsys: pytest.CaptureFixture
+):
+    """A photo head that was never trained must not answer."""
     columns = {"image_path": ["", "a.jpg"], "text": ["itchy", "dry"]}
     given = settings(base.parent / "b", **{"train.base_run": base})[1::2]
     rows, whole = pd.DataFrame(columns), load_base(load_config(SMOKE, given))
@@ -255,7 +255,9 @@ def test_what_a_base_has_not_learned_from_is_left_out(base: Path, capsys: pytest
     assert "has not learned from the image" in capsys.readouterr().err
 
 
-def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pytest.CaptureFixture):
+def test_base_that_has_seen_the_evaluated_cases_is_refused(
+    base: Path, capsys: pytest.CaptureFixture
+):
     own = base.parent / "a"
     changed = {"data.manifest": own / "m.csv", "data.embeddings": own / "e.npz"}
     assert add(base, "seen", **changed) == 1
@@ -266,7 +268,7 @@ def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pyte
     assert leaks.leaks
 
 
-def test_a_base_of_another_model_or_question_is_refused(base: Path, capsys: pytest.CaptureFixture):
+def test_base_with_another_model_or_question_is_refused(base: Path, capsys: pytest.CaptureFixture):
     assert add(base, "other", **{"model.fusion": "late", "model.embedding_units": 5}) == 1
     error = capsys.readouterr().err
     assert "model.fusion: is 'late' here and 'concat' there" in error
@@ -279,7 +281,7 @@ def test_a_base_of_another_model_or_question_is_refused(base: Path, capsys: pyte
     assert "they ask for malignant, but train.base_run for eczema" in capsys.readouterr().err
 
 
-def test_texts_alone_leave_a_model_that_has_never_seen_skin(base: Path):
+def test_notice_says_so_if_model_has_seen_only_synthetic_photos(base: Path):
     built_in = RunData.read(base / run_folder.DATA)
     assert built_in.built_in
     none = built_in.counts.model_copy(update={"image_only": 0, "both": 0})

@@ -1,4 +1,4 @@
-"""What `pip install` brings: every data file, the extras, and a command that runs anywhere."""
+"""Tests of the wheel: its files, its extras, and a command that runs anywhere."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 import eczema_tf
 
 ROOT = Path(__file__).parent.parent
-NOT_EXTRAS = ("base", "weights")  # the package's own; those installed with --no-deps
+NOT_EXTRAS = ("base", "weights")  # the package's own, and those installed with --no-deps
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -25,13 +25,13 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
         command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "oneDNN" not in done.stderr  # of what TensorFlow says when it starts
+    assert "oneDNN" not in done.stderr  # a message of TensorFlow when it starts
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, as building leaves folders behind."""
+    """A wheel built from a copy, as building leaves folders behind."""
     copy = tmp_path_factory.mktemp("copy")
     for path in (*ROOT.glob("requirements*"), *ROOT.glob("*.toml"), *ROOT.glob("*.md")):
         shutil.copy(path, copy)
@@ -51,7 +51,7 @@ def metadata(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path):
+def test_wheel_contains_exactly_the_files_of_the_package(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     found = (*(ROOT / "eczema_tf").rglob("*"), *(ROOT / "eczema_tf" / "configs").rglob("*"))
@@ -60,12 +60,12 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     assert "eczema_tf/py.typed" in held
 
 
-def test_every_optional_requirements_file_is_the_extra_of_its_name(metadata: Message):
+def test_each_optional_requirements_file_is_an_extra(metadata: Message):
     names = {path.stem.removeprefix("requirements-") for path in ROOT.glob("requirements-*.txt")}
     assert set(metadata.get_all("Provides-Extra", [])) == names - set(NOT_EXTRAS)
 
 
-def test_the_base_brings_neither_tests_nor_the_server(metadata: Message):
+def test_base_install_has_no_test_or_server_dependencies(metadata: Message):
     wanted = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
     base = {each.name.lower() for each in wanted if each.marker is None}
     assert {"tensorflow", "pandas", "pydantic"} <= base
@@ -73,7 +73,7 @@ def test_the_base_brings_neither_tests_nor_the_server(metadata: Message):
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_the_installed_command_runs_outside_of_the_repository(wheel: Path, tmp_path: Path):
+def test_installed_command_runs_outside_the_repository(wheel: Path, tmp_path: Path):
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     run(*pip, "--no-deps", "--no-index", "--no-compile", "--target", site, wheel, cwd=tmp_path)
@@ -88,7 +88,7 @@ def test_the_installed_command_runs_outside_of_the_repository(wheel: Path, tmp_p
     assert len((tmp_path / "five" / "manifest.csv").read_text("utf-8").splitlines()) == 6
 
 
-def test_the_version_is_the_same_wherever_it_stands():
+def test_version_and_release_date_agree_across_files():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## \[(.+)\] - (\S+)$", changelog, re.MULTILINE)
@@ -97,7 +97,7 @@ def test_the_version_is_the_same_wherever_it_stands():
     assert citation["version"] == eczema_tf.__version__
 
 
-def test_every_yaml_file_of_the_repository_can_be_read():
+def test_ci_and_configuration_yaml_files_can_be_parsed():
     paths = [*ROOT.glob(".*.yaml"), *ROOT.glob(".github/**/*.yml"), *ROOT.glob("configs/**/*.yaml")]
     assert len(paths) > 5
     for path in paths:

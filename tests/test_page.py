@@ -1,4 +1,4 @@
-"""The web page in a real browser: on phones and desktops, by keyboard, and as axe-core sees it."""
+"""Tests of the page in a real browser: on phones and desktops, by keyboard, and with axe-core."""
 
 import base64
 import contextlib
@@ -51,10 +51,10 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 PATIENCE_S = 60
 TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
 MAX_FILE_BYTES = 700_000
-ELSEWHERE = "192.0.2.1"  # an address for documentation (RFC 5737)
+ELSEWHERE = "192.0.2.1"  # an address reserved for documentation (RFC 5737)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-connected: list[Any] = []  # where this process, the server's, connected to
+connected: list[Any] = []  # hosts that this process, which runs the server, connected to
 
 
 def _note_connection(event: str, arguments: tuple[Any, ...]) -> None:
@@ -69,7 +69,7 @@ def model(small_export: Path) -> ExportedModel:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the server's temporary files go; empty once it has ended."""
+    """The folder for the server's temporary files; it must be empty once the server has stopped."""
     return tmp_path_factory.mktemp("scratch")
 
 
@@ -101,13 +101,13 @@ def serving(model: ExportedModel) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def told(told_export: Path) -> ExportedModel:
+def clinical_model(told_export: Path) -> ExportedModel:
     return ExportedModel(told_export)
 
 
 @pytest.fixture(scope="module")
-def told_address(told: ExportedModel, address: str) -> Iterator[str]:
-    with serving(told) as own:
+def clinical_address(clinical_model: ExportedModel, address: str) -> Iterator[str]:
+    with serving(clinical_model) as own:
         yield own
 
 
@@ -121,19 +121,19 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def requested() -> list[str]:
-    """All that any page asked for."""
+    """The URLs that any page has requested."""
     return []
 
 
 def note_violation(message: Any, faults: list[str]) -> None:
-    """What breaks the page's own Content-Security-Policy is an error, unless a test asks for it."""
+    """Records a violation of the page's Content-Security-Policy, unless a test provokes it."""
     if "Content Security Policy" in message.text and ELSEWHERE not in message.text:
         faults.append(message.text)
 
 
 @pytest.fixture
 def visit(browser: Any, address: str, requested: list[str]) -> Iterator[Callable[..., Any]]:
-    """Opens the page as somebody new."""
+    """Returns a function that opens the page in a fresh browser context."""
     with contextlib.ExitStack() as stack:
 
         def go(viewport: dict[str, int] = DESKTOP, to: str = address, **options: Any) -> Any:
@@ -145,8 +145,8 @@ def visit(browser: Any, address: str, requested: list[str]) -> Iterator[Callable
             faults: list[str] = []
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.on("console", lambda message: note_violation(message, faults))
-            # Caught from the start: turned on just before a key press, the catching can come after
-            # the key (one in six on a busy machine).
+            # Playwright intercepts the file chooser from the start: if interception is turned on
+            # just before a key press, it can come too late (one time in six on a busy machine).
             page.on("filechooser", lambda chooser: None)
             stack.callback(lambda: pytest.fail(f"errors in the page: {faults}") if faults else None)
             page.goto(to)
@@ -179,7 +179,7 @@ def write(page: Any, text: str) -> None:
 
 
 def ask(page: Any) -> Any:
-    """Asks, and returns the answer once the focus is on it."""
+    """Asks, and returns the answer once it has the focus."""
     page.get_by_role("button", name="Ask", exact=True).click()
     return wait_for_answer(page)
 
@@ -198,7 +198,7 @@ def wait_until(page: Any, expression: str) -> None:
     pytest.fail(f"not true within {PATIENCE_S} s: {expression}")
 
 
-# A dialog's "close" event, which turns the camera off, comes after the focus has moved.
+# The dialog's "close" event, which turns the camera off, fires after the focus has moved.
 CAMERA_IS_OFF = "document.querySelector('video').srcObject === null"
 
 
@@ -209,13 +209,13 @@ def has_no_overflow(page: Any) -> bool:
 
 
 def shown_percents(answer: Any) -> list[str]:
-    """Of the photo, the text and both."""
+    """Returns the percentages shown for the photo, the text and both."""
     cells = answer.locator("section:has(#eczema-title) tr > :last-child").all()
     return [re.match(r"\D*\d+%|none used", cell.inner_text())[0] for cell in cells]
 
 
-def read_told(answer: Any) -> str:
-    """The text in the answer, without what only screen readers hear."""
+def read_shown_text(answer: Any) -> str:
+    """Returns the text shown in the answer, without the parts for screen readers only."""
     return answer.locator(".told").evaluate(
         "e => { const copy = e.cloneNode(true); copy.querySelectorAll('.sr').forEach(said =>"
         " said.remove()); return copy.textContent; }"
@@ -251,7 +251,7 @@ def test_photo_and_text_are_answered_and_explained(
     ):
         assert answer.get_by_role("rowheader", name=words, exact=True).count() == 1, words
 
-    assert read_told(answer) == TEXT
+    assert read_shown_text(answer) == TEXT
     assert answer.locator(".told mark").count() > 0
     for mark in answer.locator(".told mark").all():
         assert mark.locator(".sr").text_content() == f" ({mark.get_attribute('class')})"
@@ -259,12 +259,12 @@ def test_photo_and_text_are_answered_and_explained(
     chips = [chip.inner_text() for chip in answer.locator(".chip").all()]
     assert "✓ itchy mentioned" in chips
     assert "✓ asthma mentioned, in the family" in chips
-    assert page.get_by_text(NOTICE).count() == 3  # at the head, over the answer, at the foot
+    assert page.get_by_text(NOTICE).count() == 3  # in the header, above the answer, in the footer
     assert NOTICE in answer.locator(".notice").inner_text()
     assert has_no_overflow(page)
 
 
-def test_columns_stand_side_by_side_on_a_desktop_and_one_under_the_other_on_a_phone(visit):
+def test_columns_are_side_by_side_on_a_desktop_and_stacked_on_a_phone(visit):
     for viewport, side_by_side in ((DESKTOP, True), (PHONE, False)):
         question, result = (
             visit(viewport).locator(name).bounding_box() for name in ("#question", "#result")
@@ -273,7 +273,7 @@ def test_columns_stand_side_by_side_on_a_desktop_and_one_under_the_other_on_a_ph
         assert (result["y"] >= question["y"] + question["height"]) != side_by_side
 
 
-def test_the_heatmap_lies_on_the_photo_and_its_opacity_can_be_changed(visit, photo: Path):
+def test_heatmap_covers_the_photo_and_its_opacity_can_be_changed(visit, photo: Path):
     page = visit()
     choose(page, photo)
     answer = ask(page)
@@ -291,7 +291,7 @@ def test_the_heatmap_lies_on_the_photo_and_its_opacity_can_be_changed(visit, pho
     assert answer.locator(".heat img").first.get_attribute("alt") in f"The photo, upright. {where}"
 
 
-def test_the_photo_alone(visit, photo: Path):
+def test_answer_to_a_photo_without_text(visit, photo: Path):
     page = visit()
     choose(page, photo)
     answer = ask(page)
@@ -301,7 +301,7 @@ def test_the_photo_alone(visit, photo: Path):
     assert answer.locator(".told").count() == 0
 
 
-def test_the_text_alone(visit):
+def test_answer_to_a_text_without_photo(visit):
     page = visit(PHONE)
     write(page, TEXT)
     answer = ask(page)
@@ -311,24 +311,26 @@ def test_the_text_alone(visit):
     assert answer.locator(".told mark").count() > 0
 
 
-def test_a_bad_file_is_named_and_the_text_is_answered_still(visit, photo: Path, tmp_path: Path):
+def test_unreadable_photo_is_reported_and_the_text_is_still_answered(
+    visit, photo: Path, tmp_path: Path
+):
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(b"\xff\xd8\xff" + b"not a photo" * 50)
     page = visit()
     page.locator("#file").set_input_files(bad)
     page.locator("#fault [role=alert]", has_text="Photo cannot be read").wait_for()
-    assert page.locator("#status").text_content() == ""  # not still reading
+    assert page.locator("#status").text_content() == ""  # no longer reading
     write(page, TEXT)
     answer = ask(page)
     refused = "The photo could not be used, so this answer comes from the text alone"
     assert refused in answer.inner_text()
     assert answer.locator(".told mark").count() > 0
-    choose(page, photo)  # a good one takes the message away
+    choose(page, photo)  # a good photo removes the message
     assert page.locator("#fault .fault").count() == 0
     assert "alone" not in ask(page).inner_text()
 
 
-def test_a_file_that_is_too_large_is_named(visit, tmp_path: Path):
+def test_oversized_photo_is_refused_with_the_limit(visit, tmp_path: Path):
     large = tmp_path / "large.jpg"
     large.write_bytes(b"\xff\xd8\xff" + bytes(MAX_FILE_BYTES))
     page = visit()
@@ -337,7 +339,7 @@ def test_a_file_that_is_too_large_is_named(visit, tmp_path: Path):
     assert "Give a photo, a text, or both." in ask(page).inner_text()
 
 
-def test_a_chosen_file_that_is_gone_is_said_to_be(visit, photo: Path, tmp_path: Path):
+def test_file_deleted_after_it_was_chosen_is_reported(visit, photo: Path, tmp_path: Path):
     gone = tmp_path / "gone.png"
     gone.write_bytes(photo.read_bytes())
     page = visit()
@@ -346,20 +348,20 @@ def test_a_chosen_file_that_is_gone_is_said_to_be(visit, photo: Path, tmp_path: 
         gone.unlink(missing_ok=True)
         route.continue_()
 
-    page.route("**/page/preview", delete_other)  # while the first is being read
+    page.route("**/page/preview", delete_other)  # while the first file is being read
     page.locator("#file").set_input_files([photo, gone])
     page.get_by_text("The file can no longer be read; is it still there?", exact=True).wait_for()
     assert page.locator("#status").text_content() == ""
     assert page.locator("#preview").is_visible()
 
 
-def test_nothing_asked_is_said(visit):
+def test_asking_without_photo_or_text_shows_a_message(visit):
     answer = ask(visit())
     assert "Give a photo, a text, or both." in answer.inner_text()
     assert NOTICE in answer.inner_text()
 
 
-def test_the_camera_of_a_desktop(visit):
+def test_desktop_camera_takes_a_photo_and_is_turned_off(visit):
     page = visit(permissions=["camera"])
     page.get_by_role("button", name="Camera").click()
     dialog = page.get_by_role("dialog", name="Take a photo")
@@ -370,7 +372,7 @@ def test_the_camera_of_a_desktop(visit):
     assert "from the photo alone" in ask(page).inner_text()
 
 
-def test_the_camera_can_be_closed_without_a_photo(visit):
+def test_camera_dialog_can_be_closed_without_taking_a_photo(visit):
     page = visit(permissions=["camera"])
     page.get_by_role("button", name="Camera").click()
     page.locator("#shoot:focus").wait_for()
@@ -393,7 +395,7 @@ SLOW_CAMERA = """() => {
 }"""
 
 
-def test_a_camera_that_comes_after_its_dialog_was_opened_again_is_off_in_the_end(visit):
+def test_every_camera_stream_ends_if_the_dialog_is_reopened_too_soon(visit):
     page = visit()
     page.evaluate(SLOW_CAMERA)
     page.get_by_role("button", name="Camera").click()
@@ -406,19 +408,20 @@ def test_a_camera_that_comes_after_its_dialog_was_opened_again_is_off_in_the_end
     wait_until(page, f"{tracks}.filter((track) => track.readyState === 'ended').length === 2")
 
 
-def test_a_photo_that_is_taken_away_is_not_answered_about(visit, photo: Path):
+def test_removing_the_photo_ends_the_wait_for_its_answer(visit, photo: Path):
     page = visit()
     page.locator("#file").set_input_files(photo)
     wait_for_photo(page)
     held = hold(page, "**/page/answer?*")
     page.get_by_role("button", name="Ask", exact=True).click()
     wait_for_held(page, held, 1)
-    page.get_by_role("button", name="Remove the photo").click()
+    with page.expect_event("requestfailed", lambda request: request == held[0].request):
+        page.get_by_role("button", name="Remove the photo").click()
     assert page.locator("#result").get_attribute("aria-busy") == "false"
     assert page.locator("#status").inner_text() == ""
 
 
-def test_going_back_shows_no_words_of_before(visit):
+def test_going_back_in_the_browser_does_not_restore_the_text(visit):
     page = visit()
     write(page, TEXT)
     home = page.url
@@ -430,7 +433,7 @@ def test_going_back_shows_no_words_of_before(visit):
     assert page.locator("#text").input_value() == ""
 
 
-def test_the_camera_of_a_phone(visit, photo: Path):
+def test_camera_button_on_a_phone_asks_for_the_rear_camera(visit, photo: Path):
     page = visit(PHONE, is_mobile=True, has_touch=True)
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Camera").tap()
@@ -439,7 +442,7 @@ def test_the_camera_of_a_phone(visit, photo: Path):
     wait_for_photo(page)
 
 
-def test_a_camera_that_may_not_be_used_is_said(visit):
+def test_denied_camera_access_is_reported(visit):
     page = visit()
     page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => { throw Error(); } }")
     page.get_by_role("button", name="Camera").click()
@@ -457,7 +460,7 @@ COPY = """async () => {
 
 
 @pytest.mark.parametrize("way", ["button", "keys"])
-def test_pasting(visit, way: str):
+def test_photo_can_be_pasted(visit, way: str):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     page.evaluate(COPY)
     if way == "button":
@@ -468,7 +471,7 @@ def test_pasting(visit, way: str):
     assert "from the photo alone" in ask(page).inner_text()
 
 
-def test_pasting_what_is_no_photo(visit):
+def test_pasted_text_is_not_taken_for_a_photo(visit):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     page.evaluate("navigator.clipboard.writeText('itchy')")
     page.get_by_role("button", name="Paste").click()
@@ -489,7 +492,7 @@ DROP = """([selector, encoded]) => {
 
 
 @pytest.mark.parametrize("selector", ["#drop", "footer"])
-def test_dropping_a_photo_anywhere(visit, photo: Path, selector: str):
+def test_photo_can_be_dropped_anywhere_on_the_page(visit, photo: Path, selector: str):
     page = visit()
     encoded = base64.b64encode(photo.read_bytes()).decode()
     assert page.evaluate(DROP, [selector, encoded])  # the browser must not open the file itself
@@ -497,24 +500,22 @@ def test_dropping_a_photo_anywhere(visit, photo: Path, selector: str):
     assert "from the photo alone" in ask(page).inner_text()
 
 
-def test_a_photo_can_be_taken_away(visit, photo: Path):
+def test_photo_can_be_removed_and_chosen_again(visit, photo: Path):
     page = visit()
     choose(page, photo)
     assert page.locator("#drop").is_hidden()
     page.get_by_role("button", name="Remove the photo").click()
     page.locator("#drop:focus").wait_for()
     assert page.locator("#preview").is_hidden()
-    choose(page, photo)  # the same one again
+    choose(page, photo)  # the same photo can be chosen again
 
 
-def test_three_photos_are_one_case_and_each_has_a_heatmap(
-    visit, model: ExportedModel, photo: Path, tmp_path: Path
-):
+def test_three_photos_are_one_case_and_each_has_a_heatmap(visit, photo: Path, tmp_path: Path):
     page = visit(PHONE)
     choose(page, photo)
     another = tmp_path / "leg.png"
     Image.open(photo).rotate(180).save(another)
-    page.locator("#file").set_input_files([another, photo])  # the others are kept
+    page.locator("#file").set_input_files([another, photo])  # the first photo is kept
     page.locator("#preview-3[src^='blob:']").wait_for()
     assert page.get_by_role("button", name="Upload").is_disabled()
     encoded = base64.b64encode(photo.read_bytes()).decode()
@@ -539,7 +540,7 @@ def test_three_photos_are_one_case_and_each_has_a_heatmap(
 
 
 def hold(page: Any, address: str) -> list[Any]:
-    """Holds requests back; returns the list that they come into, each with `continue_`."""
+    """Holds requests back, and returns the list that collects them; each has `continue_`."""
     held: list[Any] = []
     page.route(address, lambda route: held.append(route))
     return held
@@ -549,11 +550,11 @@ def wait_for_held(page: Any, held: list[Any], count: int) -> None:
     for _ in range(PATIENCE_S * 50):
         if len(held) == count:
             return
-        page.wait_for_timeout(20)  # Playwright calls the handler meanwhile
+        page.wait_for_timeout(20)  # meanwhile Playwright calls the handler
     pytest.fail(f"{len(held)} requests instead of {count}")
 
 
-def test_a_question_waits_for_its_photo(visit, photo: Path):
+def test_question_waits_until_its_photo_has_been_read(visit, photo: Path):
     page = visit()
     held = hold(page, "**/page/preview")
     page.locator("#file").set_input_files(photo)
@@ -564,7 +565,7 @@ def test_a_question_waits_for_its_photo(visit, photo: Path):
     assert "from the photo alone" in wait_for_answer(page).inner_text()
 
 
-def test_a_photo_that_is_being_read_does_not_hold_up_another(visit, photo: Path, tmp_path: Path):
+def test_photo_that_is_still_being_read_does_not_delay_the_next(visit, photo: Path, tmp_path: Path):
     page = visit()
     held = hold(page, "**/page/preview")
     (tmp_path / "bad.jpg").write_bytes(b"x" * 100)
@@ -577,7 +578,7 @@ def test_a_photo_that_is_being_read_does_not_hold_up_another(visit, photo: Path,
     assert page.locator("#fault").inner_text() == ""
 
 
-def test_starting_over_gives_up_what_is_asked(visit):
+def test_starting_over_cancels_the_pending_request(visit):
     page = visit()
     held = hold(page, "**/page/answer?*")
     write(page, TEXT)
@@ -589,7 +590,7 @@ def test_starting_over_gives_up_what_is_asked(visit):
     assert page.locator("#result[aria-busy=true]").count() == 0
 
 
-def test_what_goes_wrong_on_the_way_is_said(visit):
+def test_network_and_server_errors_are_shown(visit):
     page = visit()
     write(page, TEXT)
     page.route("**/page/answer?*", lambda route: route.abort())
@@ -605,12 +606,12 @@ def test_what_goes_wrong_on_the_way_is_said(visit):
     assert "x y z" not in answer.inner_text()
 
 
-def test_without_javascript_the_page_says_so(visit):
+def test_page_says_that_it_needs_javascript(visit):
     page = visit(java_script_enabled=False)
     assert "needs JavaScript" in page.locator("noscript .fault:visible").inner_text()
 
 
-def test_examples_fill_in_and_ask_and_starting_over_empties(visit):
+def test_example_is_answered_and_starting_over_clears_the_form(visit):
     page = visit()
     page.get_by_role("button", name="Photo + text").click()
     answer = wait_for_answer(page)
@@ -621,7 +622,7 @@ def test_examples_fill_in_and_ask_and_starting_over_empties(visit):
     assert page.locator("#preview").is_hidden()
 
 
-def test_markup_in_a_text_is_shown_and_not_run(visit):
+def test_markup_in_the_text_is_shown_and_not_executed(visit):
     hostile = (
         "<img src=x onerror='window.ran=1'> {{value}} ${window.ran=2} <script>window.ran=3</script>"
         " itchy"
@@ -643,7 +644,7 @@ def press_until(page: Any, key: str, wanted: str, limit: int = 25) -> None:
     pytest.fail(f"not reached by {limit} times {key}: {wanted}")
 
 
-def test_by_keyboard_alone(visit, photo: Path):
+def test_page_can_be_used_with_the_keyboard_only(visit, photo: Path):
     page = visit()
     press_until(page, "Tab", "e.id === 'drop'")
     with page.expect_file_chooser() as chooser:
@@ -683,7 +684,7 @@ def find_faults(page: Any) -> list[str]:
     [(PHONE, "light"), (DESKTOP, "dark"), (DESKTOP, "light")],
     ids=["390", "dark", "1280"],
 )
-def test_axe_finds_no_serious_fault(
+def test_axe_finds_no_serious_accessibility_fault(
     visit, photo: Path, tmp_path: Path, viewport: dict[str, int], colours: str
 ):
     page = visit(viewport, color_scheme=colours)
@@ -700,14 +701,14 @@ def test_axe_finds_no_serious_fault(
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["390", "1280"])
-def test_fields_that_the_model_is_told_are_asked_for_and_count(
-    visit, told: ExportedModel, told_address: str, viewport: dict[str, int]
+def test_clinical_fields_are_offered_and_change_the_answer(
+    visit, clinical_model: ExportedModel, clinical_address: str, viewport: dict[str, int]
 ):
-    page = visit(viewport, told_address)
+    page = visit(viewport, clinical_address)
     write(page, "the rash is red")
     silent = ask(page)
     lines = ["", "age=44.5; sex=female"]
-    rows = told.run([b""] * 2, ["the rash is red"] * 2, "clinical", lines)
+    rows = clinical_model.run([b""] * 2, ["the rash is red"] * 2, "clinical", lines)
     without, given = (format_percent(float(probability)) for probability in rows["eczema"])
     assert given != without == shown_percents(silent)[2]
     assert silent.get_by_role("rowheader", name="The clinical fields").count() == 0
@@ -716,7 +717,7 @@ def test_fields_that_the_model_is_told_are_asked_for_and_count(
     assert sex.input_value() == ""
     age.fill("44.5")
     sex.select_option("female")
-    age.press("Enter")  # asks, too
+    age.press("Enter")  # Enter asks too
     answer = wait_for_answer(page)
     assert shown_percents(answer)[2] == given
     share = answer.get_by_role("row", name="The clinical fields").locator(".number")
@@ -727,8 +728,8 @@ def test_fields_that_the_model_is_told_are_asked_for_and_count(
     assert (age.input_value(), sex.input_value()) == ("", "")
 
 
-def test_what_is_no_number_is_not_asked_as_if_it_were_not_known(visit, told_address: str):
-    page = visit(to=told_address)
+def test_malformed_number_is_not_submitted_as_an_unknown_value(visit, clinical_address: str):
+    page = visit(to=clinical_address)
     write(page, TEXT)
     age = page.get_by_label("Age")
     age.press_sequentially("4e")
@@ -743,11 +744,11 @@ def test_what_is_no_number_is_not_asked_as_if_it_were_not_known(visit, told_addr
     ask(page)
 
 
-def test_a_model_that_is_told_none_is_asked_none(visit):
+def test_page_has_no_clinical_fields_if_the_model_takes_none(visit):
     assert visit().locator("form, select, input[type=number]").count() == 0
 
 
-def test_the_browser_itself_refuses_what_is_elsewhere(visit):
+def test_browser_refuses_to_load_an_image_from_another_host(visit):
     refused = """address => new Promise(resolve => {
       const tell = event => resolve(event.violatedDirective);
       document.addEventListener('securitypolicyviolation', tell);
@@ -757,7 +758,7 @@ def test_the_browser_itself_refuses_what_is_elsewhere(visit):
     assert page.evaluate(refused, f"http://{ELSEWHERE}/photo.png") == "img-src"
 
 
-def test_nothing_leaves_this_machine_and_nothing_is_kept(
+def test_page_contacts_no_other_host_and_leaves_no_files(
     visit, requested: list[str], scratch: Path, photo: Path
 ):
     page = visit()

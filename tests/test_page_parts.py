@@ -1,4 +1,4 @@
-"""The web page without a browser: what it is made of, its two addresses, and what goes wrong."""
+"""Tests of the web page without a browser: its files, its two endpoints, and its errors."""
 
 import asyncio
 import base64
@@ -62,7 +62,7 @@ def client(model: ExportedModel) -> Iterator[TestClient]:
 
 
 def question(image: bytes = b"", text: str = "") -> dict[str, Any]:
-    """The body that the page's script sends."""
+    """Builds the body that the page's script sends."""
     encoded = {"b64": base64.b64encode(image).decode()} if image else ""
     return {"instances": [{"image": encoded, "text": text}]}
 
@@ -79,7 +79,7 @@ def preview(client: TestClient, data: bytes) -> Any:
 
 
 class Tags(HTMLParser):
-    """Keeps the tags of a page, its buttons' data and its inline text of scripts and styles."""
+    """Collects a page's tags and attributes, and the inline text of its scripts and styles."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -95,7 +95,7 @@ class Tags(HTMLParser):
             self.inline += data.strip()
 
 
-def test_the_page_may_load_nothing_from_elsewhere(client: TestClient):
+def test_page_loads_nothing_from_other_sites(client: TestClient):
     page = client.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -112,7 +112,7 @@ def test_the_page_may_load_nothing_from_elsewhere(client: TestClient):
         assert not re.search(r"https?://|url\((?!#)|@import|import ", file.text)
 
 
-def test_the_policy_has_no_exception_and_the_page_needs_none(client: TestClient):
+def test_security_policy_has_no_exceptions_and_the_page_needs_none(client: TestClient):
     page = client.get("/")
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
@@ -129,16 +129,16 @@ def test_the_policy_has_no_exception_and_the_page_needs_none(client: TestClient)
     assert page.headers["cache-control"] == "no-store"
 
 
-def test_the_page_says_what_it_is_and_what_it_needs(client: TestClient):
+def test_page_has_the_notice_the_limits_and_a_noscript_message(client: TestClient):
     page = client.get("/").text
-    assert page.count(NOTICE) == 3  # at the head, at the foot, and for where there is no answer
+    assert page.count(NOTICE) == 3  # in the header, in the footer, and for a missing answer
     assert f'maxlength="{MAX_CHARACTERS}"' in page
     assert f'data-max-photo-bytes="{int(0.7 * LIMITS.max_body_bytes)}"' in page
     assert re.search(r"<noscript>.*needs JavaScript.*</noscript>", page)
     assert client.head("/").status_code == 200
 
 
-def test_examples_are_small_made_up_and_readable(client: TestClient):
+def test_examples_are_listed_and_their_photo_is_small_and_readable(client: TestClient):
     buttons = [attributes for _, attributes in Tags(client.get("/").text).tags]
     filled = [(tag.get("data-photo"), tag["data-text"]) for tag in buttons if "data-text" in tag]
     assert filled == [
@@ -165,28 +165,27 @@ def test_examples_are_small_made_up_and_readable(client: TestClient):
         "/page/templates/page.html.j2",
         "/page/..%2fpage.py",
         "/page/%2fetc%2fpasswd",
-        "/gradio_api/info",
     ],
 )
-def test_what_the_page_does_not_need_is_not_there(client: TestClient, path: str):
+def test_paths_that_the_page_does_not_need_are_404(client: TestClient, path: str):
     answer = client.get(path)
     assert answer.status_code == 404
     assert answer.json() == {"error": "Not Found"}
 
 
 @pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/example.jpg"])
-def test_there_is_no_second_interface(client: TestClient, path: str):
+def test_page_and_its_files_accept_no_post(client: TestClient, path: str):
     assert client.post(path, json={"data": []}).status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/page/preview", "/page/answer"])
-def test_what_is_posted_to_takes_nothing_else(client: TestClient, path: str):
+def test_post_endpoints_refuse_other_methods(client: TestClient, path: str):
     assert client.get(path).status_code == 404
     answer = client.delete(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-def test_rest_is_as_without_the_page(client: TestClient):
+def test_rest_api_works_with_the_page_mounted(client: TestClient):
     answer = client.post("/v1/models/eczema:predict", json=question(text="itchy"))
     assert answer.json()["predictions"][0]["status"] == "ok"
     assert client.get("/healthz").json() == {"status": "live"}
@@ -196,9 +195,9 @@ def test_rest_is_as_without_the_page(client: TestClient):
 # Photos.
 
 
-def test_a_photo_comes_back_upright_and_bare_and_again_as_it_is(client: TestClient):
+def test_preview_is_upright_without_metadata_and_idempotent(client: TestClient):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     exif[0x010E] = "Xanthippe's arm"
     buffer = io.BytesIO()
     Image.new("RGB", (60, 40), "salmon").save(buffer, "JPEG", exif=exif)
@@ -211,13 +210,13 @@ def test_a_photo_comes_back_upright_and_bare_and_again_as_it_is(client: TestClie
 
 
 @pytest.mark.parametrize("kind", JUNK)
-def test_what_is_no_photo_is_refused_with_a_reason(client: TestClient, kind: str):
+def test_preview_refuses_a_file_that_is_not_a_photo_with_a_reason(client: TestClient, kind: str):
     answer = preview(client, JUNK[kind])
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("photo ")
 
 
-def test_a_large_photo_is_refused_before_or_after_it_is_made_upright(client: TestClient):
+def test_photo_too_large_as_sent_or_as_upright_jpeg_is_refused(client: TestClient):
     answer = preview(client, bytes(LIMITS.max_body_bytes + 1))
     assert answer.status_code == 413
     large = photo("JPEG", (2400, 2000))
@@ -230,7 +229,7 @@ def test_a_large_photo_is_refused_before_or_after_it_is_made_upright(client: Tes
 # Answers.
 
 
-def test_an_answer_is_html_with_the_notice_and_nothing_that_runs(client: TestClient):
+def test_answer_is_html_with_the_notice_and_without_scripts(client: TestClient):
     answer = ask(client, upright_jpeg(photo()), "itchy <script>alert(1)</script>")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -242,7 +241,7 @@ def test_an_answer_is_html_with_the_notice_and_nothing_that_runs(client: TestCli
     assert "<script" not in answer.text
 
 
-def test_a_bad_photo_is_named_and_the_text_is_answered_still(client: TestClient):
+def test_unreadable_photo_is_reported_and_the_text_is_still_answered(client: TestClient):
     answer = ask(client, JUNK["jpeg"], "itchy")
     assert answer.status_code == 200
     assert "Photo cannot be read" in answer.text
@@ -264,7 +263,7 @@ def build_client(
     limits: Limits = LIMITS,
     **said: Any,
 ) -> TestClient:
-    """The page over a function that stands for the model."""
+    """Builds a client of a page that gets its answers from a function instead of a model."""
     mount = partial(mount_page, answer=answer, limits=limits, said=Said(**said))
     return TestClient(build_app(model, limits, mount=mount))
 
@@ -273,13 +272,13 @@ def build_client(
     ("uses", "hidden", "examples"),
     [(("image", "text"), [], 3), (("text",), ["photo"], 1), (("image",), ["symptoms"], 1)],
 )
-def test_what_a_model_cannot_use_is_not_asked_for(model, uses, hidden: list[str], examples: int):
+def test_page_hides_inputs_that_the_model_cannot_use(model, uses, hidden: list[str], examples: int):
     page = build_client(model, None, uses=uses).get("/").text
     assert re.findall(r'<div id="(\w+)"[^>]* hidden>', page) == hidden
     assert page.count("data-photo=") == examples
 
 
-def test_only_some_photos_are_decoded_at_once(
+def test_number_of_photos_decoded_at_once_is_limited(
     model: ExportedModel, room: Any, monkeypatch: pytest.MonkeyPatch
 ):
     def decode(data: bytes) -> bytes:
@@ -298,7 +297,7 @@ def test_only_some_photos_are_decoded_at_once(
     assert room.most <= 2
 
 
-def test_nothing_and_too_much_are_refused_before_the_model_is_asked(model: ExportedModel):
+def test_empty_and_overlong_questions_never_reach_the_model(model: ExportedModel):
     async def never(image: bytes, text: str, clinical: str) -> Answer:
         raise AssertionError
 
@@ -320,11 +319,11 @@ def test_nothing_and_too_much_are_refused_before_the_model_is_asked(model: Expor
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"instances": []}', b'{"data": 1}'])
-def test_what_the_script_would_not_send_is_a_bad_request(client: TestClient, body: bytes):
+def test_malformed_question_is_a_bad_request(client: TestClient, body: bytes):
     assert client.post("/page/answer", content=body, headers=JSON).status_code == 400
 
 
-def test_two_rows_are_a_bad_request(client: TestClient):
+def test_question_with_two_rows_is_a_bad_request(client: TestClient):
     rows = {"instances": 2 * question(text="itchy")["instances"]}
     assert client.post("/page/answer", json=rows).status_code == 400
 
@@ -337,7 +336,7 @@ def test_two_rows_are_a_bad_request(client: TestClient):
         (RuntimeError("Xanthippe wrote this"), 500, "internal error"),
     ],
 )
-def test_failures_become_messages_and_nothing_more(
+def test_failures_become_messages_without_internal_details(
     model: ExportedModel, error: Exception, code: int, said: str, caplog: pytest.LogCaptureFixture
 ):
     async def fail(image: bytes, text: str, clinical: str) -> Answer:
@@ -350,7 +349,7 @@ def test_failures_become_messages_and_nothing_more(
     assert "Xanthippe" not in answer.text + caplog.text
 
 
-def test_an_answer_that_does_not_come_is_given_up(model: ExportedModel):
+def test_answer_that_takes_too_long_times_out(model: ExportedModel):
     async def wait(image: bytes, text: str, clinical: str) -> Answer:
         await asyncio.sleep(PATIENCE_S)
         raise AssertionError
@@ -359,13 +358,13 @@ def test_an_answer_that_does_not_come_is_given_up(model: ExportedModel):
     assert (answer.status_code, answer.json()["error"]) == (504, "no answer within 0.2 s")
 
 
-# Who may ask, and what stays.
+# Requests from other sites, and files left behind.
 
 HOST = "assistant.example:8501"
 ALLOWED = [
-    {},  # no browser
+    {},  # not a browser
     {"Sec-Fetch-Site": "same-origin"},
-    {"Origin": f"http://{HOST}"},  # a browser that came by plain HTTP
+    {"Origin": f"http://{HOST}"},  # a browser over plain HTTP
     {"Origin": "https://proxy.example", "Sec-Fetch-Site": "same-origin"},
 ]
 REFUSED = [
@@ -382,7 +381,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("path", "kind"), [("/page/preview", BYTES), ("/page/answer", JSON)])
 @pytest.mark.parametrize("headers", [*ALLOWED, *REFUSED], ids=str)
-def test_pages_of_other_sites_may_not_ask(
+def test_requests_from_pages_of_other_sites_are_refused(
     client: TestClient, path: str, kind: dict[str, str], headers: dict[str, str]
 ):
     answer = client.post(path, content=b"", headers={"Host": HOST, **kind, **headers})
@@ -394,7 +393,7 @@ def test_pages_of_other_sites_may_not_ask(
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-written: list[str] = []  # files that this process opened to write
+written: list[str] = []  # files that this process opened for writing
 
 
 def note_writing(event: str, arguments: tuple[Any, ...]) -> None:
@@ -412,8 +411,3 @@ def test_nothing_is_written_to_disk(client: TestClient):
     answer = ask(client, shown.content, "itchy")
     assert (shown.status_code, answer.status_code) == (200, 200)
     assert written == []
-
-
-def test_there_is_no_gradio(client: TestClient):
-    assert client.get("/").status_code == 200
-    assert "gradio" not in sys.modules

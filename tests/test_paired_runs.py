@@ -1,4 +1,4 @@
-"""Runs beside each other: differences are paired, and repeats with other seeds spread."""
+"""Tests for comparing runs: paired differences, and the spread over runs with other seeds."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def draw(cases: pd.DataFrame) -> Sample:
 
 
 def worsen(cases: pd.DataFrame, noise: float) -> pd.DataFrame:
-    """The same cases, answered by a model whose logits are noisier."""
+    """Answers the same cases with noisier logits of the photo."""
     rng = np.random.default_rng(1)
     logits = cases["eczema_image_logit"] + rng.normal(0, noise, len(cases))
     return cases.assign(p_image=1 / (1 + np.exp(-logits)))
@@ -51,14 +51,14 @@ def cases() -> pd.DataFrame:
     return simulate_cases(400).assign(group_id=[f"g{place}" for place in range(400)])
 
 
-def test_a_run_does_not_differ_from_itself(cases):
+def test_run_does_not_differ_from_itself(cases):
     for head in pair_runs(draw(cases), draw(cases)).values():
         for paired in head.metrics.values():
             assert paired.first == paired.second
             assert (paired.difference.value, paired.difference.p) == (0, None)
 
 
-def test_differences_are_those_of_scikit_learn_and_of_the_paired_t_test(cases):
+def test_differences_match_scikit_learn_and_the_paired_t_test(cases):
     worse = worsen(cases, 2.0)
     found = pair_runs(draw(cases), draw(worse))["image"]
     scored = cases["p_image"].notna()
@@ -84,7 +84,7 @@ def test_differences_are_those_of_scikit_learn_and_of_the_paired_t_test(cases):
     assert found.metrics["auroc"].difference.p < 0.001
 
 
-def test_pairing_finds_what_separate_intervals_do_not(cases):
+def test_paired_interval_is_under_half_as_wide_as_that_of_one_run(cases):
     slightly = pair_runs(draw(cases), draw(worsen(cases, 0.5)))["image"].metrics["auroc"]
     own = draw(cases).of_head("image")
     alone = own.estimate_auroc(own.measure_auroc("p_image"), "")
@@ -92,7 +92,7 @@ def test_pairing_finds_what_separate_intervals_do_not(cases):
     assert paired.high - paired.low < (alone.high - alone.low) / 2
 
 
-def test_copies_of_a_case_in_its_group_make_nothing_surer(cases):
+def test_copies_of_a_case_in_its_group_do_not_narrow_the_interval(cases):
     worse = worsen(cases, 2.0)
     once = pair_runs(draw(cases), draw(worse))["image"].metrics["brier"].difference
     both = [pd.concat([one, one.assign(case_id=one["case_id"] + "b")]) for one in (cases, worse)]
@@ -110,7 +110,7 @@ def save(folder: Path, cases: pd.DataFrame, **options: object) -> Path:
     return folder
 
 
-def test_the_command_compares_the_cases_that_both_have(cases, tmp_path, capsys):
+def test_compare_uses_the_cases_that_both_runs_have(cases, tmp_path, capsys):
     one, other = (
         save(tmp_path / "one", cases),
         save(tmp_path / "other", worsen(cases[::-1], 2)[100:]),
@@ -146,7 +146,7 @@ def test_runs_that_cannot_be_compared_are_refused(cases, tmp_path, capsys, chang
     assert said in capsys.readouterr().err
 
 
-def test_a_comparison_is_not_put_among_a_runs_own_results(cases, tmp_path, capsys):
+def test_compare_refuses_a_run_folder_a_file_or_the_same_run_twice(cases, tmp_path, capsys):
     one, other = save(tmp_path / "one", cases), save(tmp_path / "other", cases)
     (one / "config.yaml").write_text("seed: 0\n")
     assert evaluate.main(["--compare", str(one), str(other), "--out", str(one)]) == 1
@@ -163,14 +163,14 @@ def test_a_comparison_is_not_put_among_a_runs_own_results(cases, tmp_path, capsy
 @pytest.mark.parametrize(
     "arguments", [[], ["--compare", "a"], ["--compare", "a", "b", "--run-dir", "c"]]
 )
-def test_half_a_request_is_bad_usage(arguments):
+def test_incomplete_or_conflicting_arguments_are_a_usage_error(arguments):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(arguments)
 
 
 @pytest.fixture(scope="module")
 def of_seeds() -> list[Metrics]:
-    """Three runs: the first says 0.5 of every second case."""
+    """Metrics of three runs; the first answers 0.5 in every second case."""
     cases = simulate_cases()
     worse = cases.assign(p_fusion=cases["p_fusion"].where(cases.index % 2 == 0, 0.5))
     return [
@@ -179,7 +179,7 @@ def of_seeds() -> list[Metrics]:
     ]
 
 
-def test_a_spread_is_that_of_the_runs(of_seeds: list[Metrics]):
+def test_spread_summarises_the_values_of_all_runs(of_seeds: list[Metrics]):
     spreads = measure_spread(of_seeds)
     aurocs = [metrics.heads["fusion"].auroc.value for metrics in of_seeds]
     found = spreads["auroc_fusion"]
@@ -190,7 +190,7 @@ def test_a_spread_is_that_of_the_runs(of_seeds: list[Metrics]):
     assert {"fusion_gain", "sensitivity", "specificity", "f1", "ece"} <= set(spreads)
 
 
-def test_what_one_run_alone_has_does_not_spread(of_seeds: list[Metrics]):
+def test_figure_of_only_one_run_has_no_spread(of_seeds: list[Metrics]):
     undefined = Estimate(value=None, low=None, high=None, reason="no case")
     heads = {**of_seeds[0].heads}
     heads["image"] = heads["image"].model_copy(update={"auroc": undefined})
@@ -199,7 +199,7 @@ def test_what_one_run_alone_has_does_not_spread(of_seeds: list[Metrics]):
     assert (alone.values[0], alone.mean, alone.sd) == (None, None, None)
 
 
-def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
+def test_runs_with_several_seeds_resume_where_they_were_killed(
     of_seeds: list[Metrics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     trained = []
@@ -209,12 +209,12 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
         write_text(run_dir / "config.yaml", dump_config(config))
         of_seeds[config.seed - 7].write(run_dir / "metrics.json")
         if config.seed == 8 and not resume:
-            raise KeyboardInterrupt  # before TensorBoard's part is written, and checksums
+            raise KeyboardInterrupt  # before TensorBoard's part and the checksums
         write_text(run_dir / "SHA256SUMS", "")
         return of_seeds[config.seed - 7]
 
     monkeypatch.setattr(training, "train", train_or_die)
-    monkeypatch.setattr(training, "_check_finished", lambda *_: None)  # they have no data
+    monkeypatch.setattr(training, "_check_finished", lambda *_: None)  # these runs have no data
     config, folder = Config(seed=7), tmp_path / "runs"
     with pytest.raises(KeyboardInterrupt):
         training.train_seeds(config, 3, folder)
@@ -222,7 +222,7 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
         training.train_seeds(config, 3, folder)
     with pytest.raises(RunError, match="another configuration"):
         training.train_seeds(Config(seed=7, train=TrainConfig(epochs=3)), 3, folder, resume=True)
-    other = folder / "seed-9"  # is looked at before the runs of other seeds go on
+    other = folder / "seed-9"  # is checked before the runs of other seeds resume
     write_text(other / "config.yaml", dump_config(Config(seed=9, train=TrainConfig(epochs=3))))
     with pytest.raises(RunError, match="seed-9: was started with another configuration"):
         training.train_seeds(config, 3, folder, resume=True)
@@ -239,10 +239,10 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
     assert "3 runs, seeds 7 to 9" in capsys.readouterr().out
 
 
-def test_a_cross_validation_that_is_finished_is_not_repeated(
+def test_finished_cross_validation_is_not_repeated(
     of_seeds: list[Metrics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Though it keeps no model, and so no checksums."""
+    """It counts as finished although it keeps no model, and so has no checksums."""
     config = load_config(overrides=["split.folds=3"])
     of_fold = change_config(config, {"export.enabled": False})
     write_text(tmp_path / "seed-0" / "config.yaml", dump_config(of_fold))
@@ -253,7 +253,7 @@ def test_a_cross_validation_that_is_finished_is_not_repeated(
     assert found["auroc_fusion"].values == [of_seeds[0].heads["fusion"].auroc.value]
 
 
-def test_runs_of_other_data_are_no_seeds_of_the_same_run(
+def test_run_on_other_data_is_refused_when_seeds_are_resumed(
     of_seeds: list[Metrics], toy_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     manifest = tmp_path / "manifest.csv"
@@ -272,7 +272,7 @@ def test_runs_of_other_data_are_no_seeds_of_the_same_run(
         training.train_seeds(config, 2, tmp_path / "runs", resume=True)
 
 
-def test_figures_of_few_positives_have_their_degrees_of_freedom():
+def test_differences_over_nine_positives_have_no_interval():
     cases = simulate_cases(400).assign(group_id=[f"g{place}" for place in range(400)])
     scored = cases["p_image"].notna() & cases["eczema"].notna()
     sick = cases.index[scored & (cases["eczema"] > 0.5)][9:]

@@ -1,4 +1,4 @@
-"""Photo files: what cannot be decoded is found before training (upright: `test_upright.py`)."""
+"""Photos that cannot be decoded are found before training (orientation: `test_upright.py`)."""
 
 import io
 from pathlib import Path
@@ -22,7 +22,10 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 
 def corners() -> Image.Image:
-    """48 x 32, upright: red top left, green top right, blue bottom left, white bottom right."""
+    """Draws 48 x 32 upright pixels.
+
+    Red is top left, green top right, blue bottom left and white bottom right.
+    """
     pixels = np.zeros((32, 48, 3), "uint8")
     pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (
         (255, 0, 0),
@@ -34,7 +37,7 @@ def corners() -> Image.Image:
 
 
 def exif(orientation: int = 1) -> Image.Exif:
-    """EXIF with the place where the photo was taken."""
+    """Returns EXIF data with the place where the photo was taken."""
     data = Image.Exif()
     data[ORIENTATION] = orientation
     data.get_ifd(GPS).update({1: "N", 2: (47.0, 22.0, 0.0)})
@@ -52,7 +55,7 @@ def noise(height: int = 120, width: int = 160) -> Image.Image:
     )
 
 
-def test_inspection_of_good_photos(tmp_path: Path):
+def test_good_photos_are_hashed_and_shown_upright(tmp_path: Path):
     files = {
         "a.jpg": encode(corners().transpose(Image.Transpose.ROTATE_90), exif=exif(6)),
         "b.png": encode(corners(), "PNG"),
@@ -68,10 +71,10 @@ def test_inspection_of_good_photos(tmp_path: Path):
     assert photos["sha256"][paths[0]] == photos["sha256"][paths[2]] != photos["sha256"][paths[1]]
     upright, turned = (photos["gray"][path].astype(int) for path in paths[:2])
     assert upright.shape == (64, 64)
-    assert np.abs(turned - upright).mean() < 4  # it was turned upright
+    assert np.abs(turned - upright).mean() < 4  # it has been turned upright
 
 
-def test_inspection_of_nothing_keeps_its_columns():
+def test_inspection_without_photos_keeps_its_columns():
     photos = inspect_photos(["", ""])
     assert len(photos) == 0
     assert list(photos.columns) == ["sha256", "gray", "error"]
@@ -81,14 +84,14 @@ def test_inspection_of_nothing_keeps_its_columns():
     ("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})]
 )
 @pytest.mark.parametrize("cut", [1, 3, 20, 200, 0.5, 0.98])
-def test_a_photo_cut_anywhere_is_found(tmp_path: Path, kind: str, options: dict, cut: float):
+def test_truncated_photo_is_found(tmp_path: Path, kind: str, options: dict, cut: float):
     data = encode(noise(), kind, **options)
     assert error_of(tmp_path, data) == ""
     kept = len(data) - cut if cut >= 1 else int(len(data) * (1 - cut))
     assert "truncated or damaged" in error_of(tmp_path, data[:kept])
 
 
-def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path):
+def test_flipped_bit_in_a_png_is_found(tmp_path: Path):
     data = bytearray(encode(noise(), "PNG"))
     data[len(data) // 2] ^= 1
     assert "truncated or damaged" in error_of(tmp_path, bytes(data))
@@ -109,11 +112,11 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path):
         (encode(Image.new("1", (20000, 10000)), "PNG"), "too many pixels"),
     ],
 )
-def test_what_is_no_photo_for_training_is_found(tmp_path: Path, data: bytes, says: str):
+def test_file_that_is_no_usable_photo_is_found(tmp_path: Path, data: bytes, says: str):
     assert says in error_of(tmp_path, data)
 
 
-def test_a_missing_photo_is_found(tmp_path: Path):
+def test_missing_photo_or_a_folder_in_its_place_is_found(tmp_path: Path):
     photos = inspect_photos([str(tmp_path / "none.png"), str(tmp_path)])
     assert "No such file" in photos["error"].iloc[0]
     assert photos["error"].iloc[1] != ""
@@ -122,15 +125,15 @@ def test_a_missing_photo_is_found(tmp_path: Path):
 @pytest.mark.parametrize(
     "image", [Image.new("RGB", (1, 1)), Image.new("L", (9, 1)), corners().convert("CMYK")]
 )
-def test_odd_but_good_photos_pass(tmp_path: Path, image: Image.Image):
+def test_unusual_but_good_photos_pass(tmp_path: Path, image: Image.Image):
     assert error_of(tmp_path, encode(image)) == ""
 
 
-def test_broken_exif_does_not_condemn_a_photo(tmp_path: Path):
+def test_photo_with_broken_exif_passes(tmp_path: Path):
     assert error_of(tmp_path, encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)) == ""
 
 
-def test_a_file_too_large_to_be_looked_at_is_not_read(tmp_path: Path):
+def test_read_photo_refuses_too_large_or_missing_files_and_folders(tmp_path: Path):
     (tmp_path / "whole").write_bytes(encode(corners()))
     assert read_photo(tmp_path / "whole") == encode(corners())
     with (tmp_path / "sparse").open("wb") as file:

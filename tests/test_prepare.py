@@ -1,4 +1,4 @@
-"""The `prepare` command: what it passes on, what it says, and how it ends."""
+"""The `prepare` command passes its options on, and ends with the right message and status."""
 
 import inspect
 import sys
@@ -16,7 +16,7 @@ from eczema_tf.workflows.prepare import DATA_SETS
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Stands in for the workflow, and records how it was called."""
+    """Replaces the workflow with a stub and returns the list of its calls."""
     made = []
     stub = types.ModuleType("eczema_tf.workflows.prepare")
     stub.prepare = lambda **options: made.append(options)
@@ -45,9 +45,7 @@ def test_synthetic_passes_its_arguments_on(calls: list, tmp_path: Path):
         (["table", "t.csv", "--map", "ddi"], "table"),
     ],
 )
-def test_the_options_are_those_of_the_data_sets_function(
-    calls: list, arguments: list[str], data_set: str
-):
+def test_options_fit_the_function_of_the_data_set(calls: list, arguments: list[str], data_set: str):
     assert main([*arguments, "--out", "out"]) == 0
     (options,) = calls
     assert options.pop("data_set") == data_set
@@ -75,7 +73,7 @@ def test_bad_usage_exits_with_2(calls: list, arguments: list[str], capsys: pytes
     assert calls == []
 
 
-def test_bad_data_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_bad_data_is_a_one_line_error_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture):
     arguments = [
         "scin",
         "--cases",
@@ -93,7 +91,9 @@ def test_bad_data_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "d").exists()
 
 
-def test_a_damaged_photo_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_error_for_a_damaged_photo_says_how_to_continue(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
     for name in ("eczema", "other"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40), "red" if name == "other" else "blue").save(
@@ -111,7 +111,7 @@ def test_a_damaged_photo_says_how_to_go_on(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("place", [0, 1, None])
-def test_debug_shows_the_traceback_before_and_after_the_data_set(tmp_path: Path, place: int | None):
+def test_debug_raises_the_error_wherever_the_option_is_placed(tmp_path: Path, place: int | None):
     arguments = [
         "scin",
         "--cases",
@@ -135,14 +135,16 @@ def test_debug_shows_the_traceback_before_and_after_the_data_set(tmp_path: Path,
         (["synthetic", "--help"], "--seed"),
     ],
 )
-def test_help_teaches(arguments: list[str], says: str, capsys: pytest.CaptureFixture):
+def test_help_shows_examples_notice_citation_and_options(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture
+):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0
     assert says in capsys.readouterr().out
 
 
-def test_nothing_here_imports_tensorflow():
+def test_prepare_and_its_data_modules_do_not_import_tensorflow():
     import subprocess
 
     modules = (

@@ -1,4 +1,4 @@
-"""Photo bytes to pixels: decoding, orientation, colour constancy, eagerly and in a graph."""
+"""Tests photo preprocessing and augmentation, from bytes to pixels, eagerly and in a graph."""
 
 import io
 
@@ -26,13 +26,13 @@ def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype("uint8")
 
 
-def test_grey_light_and_white_light_leave_a_photo_as_it_is():
+def test_shades_of_gray_leaves_a_grey_photo_as_it_is():
     gray = tf.fill((8, 8, 3), 100.0)
     np.testing.assert_allclose(shades_of_gray(gray, 6.0), gray, rtol=1e-5)
 
 
-def test_shades_of_gray_by_hand():
-    """Grey-world (norm 1) of channel means 200, 100, 50: the grey is their root mean square."""
+def test_shades_of_gray_matches_a_hand_computed_example():
+    """With norm 1 (grey-world), channel means of 200, 100 and 50 become their root mean square."""
     photo = tf.ones((4, 4, 3)) * tf.constant([200.0, 100.0, 50.0])
     gray = np.sqrt((200**2 + 100**2 + 50**2) / 3)
     np.testing.assert_allclose(shades_of_gray(photo, 1.0)[0, 0], [gray] * 3, rtol=1e-4)
@@ -53,24 +53,24 @@ def _unit(photo: tf.Tensor) -> np.ndarray:
     return photo.numpy() / photo.numpy().mean()
 
 
-def test_a_black_photo_stays_black_and_finite():
+def test_shades_of_gray_keeps_a_black_photo_black():
     np.testing.assert_array_equal(shades_of_gray(tf.zeros((4, 4, 3)), 6.0), 0)
 
 
-def test_a_photo_of_the_right_size_comes_through_unchanged():
+def test_photo_of_the_right_size_is_unchanged():
     pixels = random_photo(24, 24)
     np.testing.assert_array_equal(preprocess_photo(tf.constant(encode(pixels)), 24, PLAIN), pixels)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_eager_and_graph_agree(kind: str):
+def test_eager_and_graph_preprocessing_agree(kind: str):
     data, config = tf.constant(encode(random_photo(50, 70), kind)), PreprocessConfig()
     dataset = tf.data.Dataset.from_tensors(data).map(lambda d: preprocess_photo(d, 32, config))
     np.testing.assert_array_equal(preprocess_photo(data, 32, config), next(iter(dataset)))
 
 
-def test_a_photo_has_the_same_pixels_however_many_threads_compute_them():
-    """Eagerly, in a pipeline or in a graph, sums over a photo may be made in another order."""
+def test_pixels_do_not_depend_on_threads_or_graph_execution():
+    """Sums over a photo might be taken in another order eagerly, in a pipeline or in a graph."""
     photos = [encode(random_photo(300, 400, seed), "JPEG") for seed in range(12)]
 
     def preprocess(photo: tf.Tensor) -> tf.Tensor:
@@ -108,7 +108,7 @@ def test_reduced_decoding_hardly_changes_the_result():
     assert np.abs(large.numpy().astype(int) - exact.numpy().astype(int)).mean() < 2
 
 
-def test_garbage_raises():
+def test_undecodable_photo_raises():
     with pytest.raises(tf.errors.InvalidArgumentError):
         preprocess_photo(tf.constant(b"\xff\xd8\xff not a photo"), 16, PLAIN)
 
@@ -123,7 +123,7 @@ def test_augmentation_turned_off_changes_nothing():
     )
 
 
-def test_augmentation_is_decided_by_its_seed():
+def test_augmentation_is_determined_by_its_seed():
     first, same, other = (
         augment_photos(batch(), tf.constant(seed), STRONG) for seed in ([1, 2], [1, 2], [1, 3])
     )
@@ -138,7 +138,7 @@ def test_augmented_photos_keep_range_and_shape():
     assert out.max() <= 255
 
 
-def test_flip_alone_gives_exactly_the_four_mirror_images():
+def test_flip_turns_each_photo_into_one_of_its_mirror_images():
     photos = batch()
     flipped = augment_photos(
         photos, tf.constant([3, 4]), OFF.model_copy(update={"flip": True})
@@ -154,7 +154,7 @@ def test_flip_alone_gives_exactly_the_four_mirror_images():
     assert len(seen) > 1
 
 
-def test_cutout_erases_one_square_of_the_given_size():
+def test_cutout_erases_no_more_than_the_given_area():
     photos = tf.ones((40, 40, 40, 3)) * tf.reshape(
         tf.range(40 * 40, dtype=tf.float32) / 10, (1, 40, 40, 1)
     )

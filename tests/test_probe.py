@@ -1,4 +1,4 @@
-"""What cannot work as an encoder is said before anything is spent on data."""
+"""Tests that unusable encoders are refused before any work on data."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ WIDTH, PATCH_PX, SIDE_PX = 16, 8, 32
 
 
 def save_hugging_face_vit(folder: Path) -> dict[str, np.ndarray]:
-    """A vision transformer of one layer as Hugging Face lays it out, weights at random."""
+    """Saves a vision transformer of one layer, with random weights, in Hugging Face's layout."""
     rng, tensors = np.random.default_rng(0), {}
 
     def add(name: str, *shape: int) -> None:
@@ -82,7 +82,7 @@ def build_around(preset: Path) -> keras.Model:
     return build_model(config, Encoders(image, specify_text_encoder(config.text, 50)))
 
 
-def test_a_vit_of_hugging_face_is_read_with_its_normalisation(tmp_path: Path):
+def test_hugging_face_vit_is_read_with_its_normalisation(tmp_path: Path):
     tensors = save_hugging_face_vit(tmp_path / "vit")
     save_preprocessor(tmp_path / "vit")
     spec = specify_image_encoder(ImageConfig(preset=str(tmp_path / "vit")))
@@ -97,7 +97,7 @@ def test_a_vit_of_hugging_face_is_read_with_its_normalisation(tmp_path: Path):
 
 
 @pytest.mark.parametrize("change", [None, {"image_mean": None}, {"size": {"shortest_edge": 32}}])
-def test_without_a_normalisation_it_is_refused(tmp_path: Path, change: dict | None):
+def test_hugging_face_vit_without_normalisation_is_refused(tmp_path: Path, change: dict | None):
     save_hugging_face_vit(tmp_path / "vit")
     if change is not None:
         save_preprocessor(tmp_path / "vit", **change)
@@ -107,8 +107,8 @@ def test_without_a_normalisation_it_is_refused(tmp_path: Path, change: dict | No
         specify_image_encoder(ImageConfig(preset=str(tmp_path / "vit")))
 
 
-def test_swin_has_a_grid_of_merged_patches_of_one_photo_each(tmp_path: Path):
-    """Its stride is not its patch: as a grid of 16 x 16, four photos of a batch became one."""
+def test_swin_gives_each_photo_its_own_grid_of_merged_patches(tmp_path: Path):
+    """Its stride is not its patch size. Read as a 16 x 16 grid, four photos became one."""
     swin = keras_hub.models.SwinTransformerBackbone(
         image_shape=(64, 64, 3), embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4
     )
@@ -140,7 +140,7 @@ class Encoder:
         (lambda photos: photos @ np.ones((5, 2)), "cannot encode: .*matmul"),
     ],
 )
-def test_an_encoder_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, encode, message: str):
+def test_unusable_encoder_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, encode, message: str):
     monkeypatch.setattr(probe, "encoder_of", lambda model, modality: Encoder(encode))
     with pytest.raises(ConfigError, match=message) as caught:
         probe_encoder(None, "image", "some/preset")
@@ -148,7 +148,7 @@ def test_an_encoder_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, encod
     assert "\n" not in str(caught.value)
 
 
-def test_both_encoders_are_tried_and_named_before_there_are_any_data(
+def test_check_encoders_probes_and_names_both_without_any_data(
     tmp_path: Path, capsys: pytest.CaptureFixture, build_tiny_bert: Callable[..., Any]
 ):
     bert = build_tiny_bert(vocabulary=8)

@@ -1,4 +1,4 @@
-"""One reader of photos: what trains is answered from the same pixels, and nothing costs much."""
+"""Tests of the photo reader: serving gets the same pixels as training, and costs are bounded."""
 
 import io
 import struct
@@ -71,7 +71,7 @@ def odd_photos() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def trained_on(odd_photos: dict[str, bytes], tmp_path_factory) -> dict[str, np.ndarray]:
-    """The pixels that training makes of those that it takes, by name."""
+    """The pixels that training reads from the photos that it accepts, by name."""
     folder, rows = tmp_path_factory.mktemp("odd"), []
     for number, (name, data) in enumerate(odd_photos.items()):
         (folder / f"{number}.photo").write_bytes(data)
@@ -91,7 +91,7 @@ def trained_on(odd_photos: dict[str, bytes], tmp_path_factory) -> dict[str, np.n
     return dict(zip(dataset.table["example_id"], pixels, strict=True))
 
 
-def test_what_trains_is_answered_from_the_same_pixels(
+def test_serving_uses_the_same_pixels_as_training(
     odd_photos: dict[str, bytes], trained_on: dict[str, np.ndarray]
 ):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -113,43 +113,43 @@ def test_what_trains_is_answered_from_the_same_pixels(
     np.testing.assert_array_equal(pixels, np.stack([trained_on[name] for name in sent]))
 
 
-def test_nothing_but_damage_is_refused(trained_on, odd_photos: dict[str, bytes]):
+def test_only_damaged_photos_are_refused(trained_on, odd_photos: dict[str, bytes]):
     refused = odd_photos.keys() - trained_on.keys()
     assert {name.split()[0] for name in refused} == {"damaged"}
 
 
-def test_what_is_clear_trains_as_white(trained_on: dict[str, np.ndarray]):
+def test_transparent_pixels_become_white_in_training(trained_on: dict[str, np.ndarray]):
     clear = [name for name in trained_on if name.startswith("clear") and name.endswith(" 0")]
     seen = [name for name in clear if "palette GIF" not in name]
     assert len(seen) > 10
     assert min(trained_on[name].min() for name in seen) > 250
 
 
-def test_a_photo_trains_upright_however_it_was_held(trained_on: dict[str, np.ndarray]):
-    held = [trained_on[f"turned JPEG RGB {number}"].astype(int) for number in range(10)]
+def test_photos_are_turned_upright_for_training(trained_on: dict[str, np.ndarray]):
+    turned = [trained_on[f"turned JPEG RGB {number}"].astype(int) for number in range(10)]
     for number in (0, 1, 9):
-        assert np.abs(held[number] - held[1]).max() == 0
-    # stored dark at the top and bright at the bottom
+        assert np.abs(turned[number] - turned[1]).max() == 0
+    # the stored photo is dark at the top and bright at the bottom
     bright = {1: np.s_[16:], 3: np.s_[:16], 6: np.s_[:, :16], 8: np.s_[:, 16:]}
     for number, half in bright.items():
-        assert held[number][half].mean() > held[number].mean() + 30
+        assert turned[number][half].mean() > turned[number].mean() + 30
 
 
-# What hostile files may cost is measured by scripts/benchmark_guard.py; why it is little:
+# scripts/benchmark_guard.py measures what hostile files cost. These tests show why it is little.
 
 
-def test_pillow_never_sees_what_a_gif_says_before_its_first_frame():
+def test_gif_metadata_before_the_first_frame_is_cut_out():
     from hostile_others import blocks, gif
 
     data = gif(b"!\xfe" + blocks(30_000) + b"!\xff" + blocks(9) + b"!\xf9\4\0\0\0\0\0")
     bare, _ = bare_gif(data)
-    assert len(bare) == len(gif()) + 8  # and how its transparency works
+    assert len(bare) == len(gif()) + 8  # the 8 bytes say how its transparency works
     assert upright_jpeg(data) == upright_jpeg(gif())
     with pytest.raises(DataError, match="GIF without a frame"):
         bare_gif(gif(b"!\xfe" + blocks(300_000, 1)))
 
 
-def test_pillow_never_sees_the_metadata_of_a_png_or_jpeg():
+def test_png_and_jpeg_metadata_is_cut_out():
     from hostile_jpeg import flat_jpeg, segment
     from hostile_others import exif_bomb
     from hostile_png import chunk, flat_png
@@ -167,7 +167,7 @@ def test_pillow_never_sees_the_metadata_of_a_png_or_jpeg():
         bare_png(flat_png((64, 64)).replace(b"IDAT", b"IDAt"))
 
 
-def test_a_tiff_keeps_only_what_its_pixels_need():
+def test_tiff_keeps_only_what_its_pixels_need():
     from hostile_others import BYTES, plain_entries, tiff
 
     body = bytes(range(64)) * 64
@@ -179,12 +179,14 @@ def test_a_tiff_keeps_only_what_its_pixels_need():
     assert find_orientation(bare) == 1
     with Image.open(io.BytesIO(upright_jpeg(data))) as image:
         gray = np.asarray(image.convert("L")).astype(int)
-    assert gray[0, 0] > gray[0, -1]  # half a turn
+    assert gray[0, 0] > gray[0, -1]  # rotated by 180 degrees
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("kind", "code"), [(3, "H"), (4, "L")])
-def test_orientation_is_found_in_either_order_and_width(order: str, kind: int, code: str):
+def test_orientation_is_found_in_either_byte_order_and_integer_width(
+    order: str, kind: int, code: str
+):
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "LH", 8, 1)
     for value, expected in ((6, 6), (0, 1), (9, 1)):
         entry = struct.pack(order + "HHL" + code, 0x0112, kind, 1, value).ljust(12, b"\0")
@@ -202,7 +204,7 @@ def draw_costly() -> Iterator[bytes]:
     yield scan_bomb((8000, 8000), 3)
     yield bmp((3000, 3000), 8, 1, b"\1\7" * 4_000_000)
     yield encode(Image.new("F", (9, 9)), "TIFF")
-    yield encode(Image.new("I", (9, 9), 200), "TIFF")  # which would be black, or white
+    yield encode(Image.new("I", (9, 9), 200), "TIFF")  # would become all black or white
     for compression in (7, 50001, 34925):
         yield tiff(plain_entries((64, 64), compression), bytes(9000))
     wanted = (
@@ -214,7 +216,7 @@ def draw_costly() -> Iterator[bytes]:
     yield from (data for name, data in draw_others() if name.startswith(wanted))
 
 
-def test_costly_photos_are_refused_before_they_are_decoded_by_all(
+def test_costly_photos_are_refused_before_they_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     photos = list(draw_costly())
@@ -228,11 +230,11 @@ def test_costly_photos_are_refused_before_they_are_decoded_by_all(
     assert len(errors) > 10
 
 
-def test_one_large_photo_is_decoded_at_a_time(room: Any, monkeypatch: pytest.MonkeyPatch):
+def test_large_photos_are_decoded_one_at_a_time(room: Any, monkeypatch: pytest.MonkeyPatch):
     load = ImageFile.ImageFile.load
 
     def load_slowly(image: ImageFile.ImageFile) -> object:
-        if image.tile:  # else it was decoded before
+        if image.tile:  # otherwise the photo is already decoded
             room.visit()
         return load(image)
 

@@ -1,4 +1,4 @@
-"""What is said of a text that is longer than the model reads, or of words it does not know."""
+"""Tests for the status of texts that are longer than the model reads, or mostly unknown."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +71,7 @@ def build_describe(tokenizer: TextTokenizer) -> Callable[[list[str]], list[str]]
 
 @pytest.fixture(scope="module")
 def known() -> TextTokenizer:
-    """Ten tokens, of which eight are the text's; "itchy" is two of them."""
+    """Tokenizer of ten tokens, eight of them for the text; "itchy" takes two."""
     pieces = ["a", "e", "s", "t", "u", "##chy", "##a", "dry", "skin", "it", "my", "is", "and", ","]
     vocabulary = [*SPECIAL_TOKENS, *pieces]
     bert = keras_hub.models.BertTokenizer(vocabulary, lowercase=True, strip_accents=True)
@@ -83,7 +83,7 @@ def describe(known: TextTokenizer) -> Callable[[list[str]], list[str]]:
     return build_describe(known)
 
 
-def test_how_far_a_text_is_read(describe):
+def test_status_says_how_far_a_text_is_read(describe):
     skin = "my skin is dry"
     assert describe(["", skin, f"{skin} {skin}"]) == ["ok"] * 3
     assert describe([f"{skin} {skin} and"]) == ["text: read to word 8 of 9"]
@@ -92,29 +92,29 @@ def test_how_far_a_text_is_read(describe):
     assert describe([f"<b>{skin}</b> {skin}\n\n<br>"]) == ["ok"]
 
 
-def test_a_mark_of_no_letter_is_not_a_text_that_was_cut(describe):
+def test_combining_mark_without_a_letter_does_not_count_as_a_cut(describe):
     assert describe(["my skin is \u0301"]) == ["ok"]
 
 
-def test_the_words_of_an_endless_text_are_counted(describe):
+def test_words_of_a_very_long_text_are_all_counted(describe):
     assert describe(["dry " * 10_000, "skin and " * 30_000]) == [
         "text: read to word 8 of 10000",
         "text: read to word 8 of 60000",
     ]
 
 
-def test_both_are_said(describe):
+def test_status_reports_both_a_cut_and_unknown_words(describe):
     assert describe(["zzz " * 20]) == [f"text: read to word 8 of 20; {MOSTLY_UNKNOWN}"]
 
 
-def test_words_are_counted():
+def test_count_words_counts_words_and_chinese_characters():
     texts = ["", "dry", "it's  dry, very!", "皮肤 dry 痒", b"\xff\xfe dry"]
     assert count_words(tf.constant(texts)).numpy().tolist() == [0, 1, 3, 4, 1]
 
 
 @pytest.fixture(scope="module")
 def count_tokens(known: TextTokenizer) -> Callable[[list[str]], np.ndarray]:
-    """Of whole texts."""
+    """Counts the tokens of whole texts."""
     whole = TextTokenizer(known.tokenizer, 512)
     in_graph = tf.function(
         lambda texts: tf.reduce_sum(whole(clean_text(texts))[1], axis=1),
@@ -125,16 +125,16 @@ def count_tokens(known: TextTokenizer) -> Callable[[list[str]], np.ndarray]:
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text("aestu ,é肘🔥\u0301 zit\nchy", max_size=40))
-def test_a_text_is_cut_where_the_tokenizer_cuts_it(known, describe, count_tokens, text: str):
+def test_text_is_reported_as_cut_if_the_tokenizer_cuts_it(known, describe, count_tokens, text: str):
     assert ("read to word" in describe([text])[0]) == (count_tokens([text])[0] > known.max_tokens)
 
 
-def test_known_words_and_unknown_ones(describe):
+def test_text_is_flagged_if_its_words_are_mostly_unknown(describe):
     assert describe(["my skin is dry", "my skin is dry zzz"]) == ["ok"] * 2
     assert describe(["zzz qqq zzz qqq", "my zzz qqq zzz"]) == [MOSTLY_UNKNOWN] * 2
 
 
-def test_the_limit_is_above_all_but_five_percent_of_the_training_texts(known: TextTokenizer):
+def test_unknown_limit_admits_95_percent_of_the_training_texts(known: TextTokenizer):
     half_foreign = ["my skin is dry"] * 80 + ["zzz qqq zzz qqq"] * 20
     assert choose_unknown_limit(known, half_foreign[:-16]) == 0.5  # 4 of 84
     limit = choose_unknown_limit(known, half_foreign)
@@ -144,7 +144,7 @@ def test_the_limit_is_above_all_but_five_percent_of_the_training_texts(known: Te
     assert choose_unknown_limit(known, [""]) == 0.5
 
 
-def test_the_limit_is_kept_with_the_tokenizer(known: TextTokenizer, tmp_path: Path):
+def test_unknown_limit_is_saved_with_the_tokenizer(known: TextTokenizer, tmp_path: Path):
     TextTokenizer(known.tokenizer, 64, 0.7).save(tmp_path)
     assert read_tokenizer(tmp_path).unknown_limit == 0.7
 
@@ -160,7 +160,7 @@ def describe_by_minilm(
     return build_describe(tokenizer)
 
 
-def test_other_languages_and_mash_are_told_from_english(
+def test_other_languages_and_gibberish_are_flagged_but_english_is_not(
     describe_by_minilm: Callable[[list[str]], list[str]],
 ):
     assert describe_by_minilm(FOREIGN) == [MOSTLY_UNKNOWN] * len(FOREIGN)
@@ -178,7 +178,7 @@ def test_real_questions_are_known_and_read_to_their_end(
     assert statuses.str.contains("read to word").mean() <= 0.002  # one of 842 is longer
 
 
-def test_a_classic_complaint_behind_politeness_is_read_and_counts(
+def test_classic_complaint_after_a_polite_opening_still_counts(
     tmp_path: Path, installed_weights: Callable[[str], Path]
 ):
     installed_weights(MINILM)
@@ -202,6 +202,6 @@ def test_a_classic_complaint_behind_politeness_is_read_and_counts(
     inputs = build_client_inputs(trained, [b""] * 3, [CLASSIC, POLITE + CLASSIC, POLITE])
     probabilities = compute_probabilities(trained.model(inputs, training=False))
     alone, behind, polite = logit(probabilities["eczema_text"].numpy())
-    assert alone > polite + 0.5  # 400 texts teach no more of the many ways to say it
-    # a mean over tokens dilutes it; cut off at 64 tokens, it would count for nothing
+    assert alone > polite + 0.5  # not more, since 400 texts teach few of the ways to say it
+    # the mean over tokens dilutes it; if texts were cut at 64 tokens, it would not count at all
     assert behind - polite > (alone - polite) / 3

@@ -1,4 +1,4 @@
-"""SCIN: votes become labels, flags sentences, photos rows, and shared photos make groups."""
+"""SCIN becomes a manifest: votes set labels, flags set texts, and shared photos set groups."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def photo(name: str) -> str:
     return f"dataset/images/{name}.png"
 
 
-CASES = [  # the last one reports nothing
+CASES = [  # the last case reports nothing
     {
         "case_id": "-1",
         "related_category": "RASH",
@@ -73,7 +73,7 @@ VOTES = {
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """The official files in small: case -4 is ungradable, case -6 gradable but without a label."""
+    """Writes small official files; case -4 is ungradable, and case -6 gradable but unlabelled."""
     pd.DataFrame([BLANK | case for case in CASES]).to_csv(tmp_path / "cases.csv", index=False)
     labels = [
         dict.fromkeys(VOTE_COLUMNS, "")
@@ -93,7 +93,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {"cases": tmp_path / "cases.csv", "labels": tmp_path / "labels.csv"}
 
 
-def test_labels_counts_and_groups(files: dict, tmp_path: Path):
+def test_manifest_has_the_expected_labels_groups_and_counts(files: dict, tmp_path: Path):
     summary = prepare_scin(tmp_path / "out", **files)
     counts = {
         "cases": 7,
@@ -123,7 +123,7 @@ def test_labels_counts_and_groups(files: dict, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("vote", "labels"),  # share, any, majority, against-no-dermatitis
+    ("vote", "labels"),  # by share, any, majority, against-no-dermatitis
     [
         ({"Eczema": 0.41, "Psoriasis": 0.59}, [0.41, 1, 0, None]),
         ({"Eczema": 0.5, "Acne": 0.5}, [0.5, 1, 0, None]),
@@ -134,13 +134,13 @@ def test_labels_counts_and_groups(files: dict, tmp_path: Path):
         ({}, [0, 0, 0, 0]),
     ],
 )
-def test_the_label_by_each_rule(vote: dict[str, float], labels: list[float | None]):
+def test_compute_label_follows_each_rule(vote: dict[str, float], labels: list[float | None]):
     assert tuple(LABEL_RULES) == prepare.LABEL_RULES
     found = [compute_label(vote, rule) for rule in LABEL_RULES]
     assert [None if np.isnan(label) else label for label in found] == labels
 
 
-def test_the_rule_of_the_label_is_written_down_and_counted(files: dict, tmp_path: Path):
+def test_label_rule_and_the_cases_it_leaves_out_are_recorded(files: dict, tmp_path: Path):
     names = {"cases": "--cases", "labels": "--labels"}
     paths = [part for name, path in files.items() for part in (names[name], str(path))]
     out, rule = tmp_path / "out", "against-no-dermatitis"
@@ -160,7 +160,7 @@ def test_the_rule_of_the_label_is_written_down_and_counted(files: dict, tmp_path
     assert kept.template_texts == len(table)
 
 
-def test_monk_tones_are_kept_where_the_release_has_them(files: dict, tmp_path: Path):
+def test_monk_skin_tones_are_kept_if_the_release_has_them(files: dict, tmp_path: Path):
     labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
     tones = {"-1": ("10", "4.0"), "-2": ("nan", "10"), "-3": ("", "")}
     for place, column in enumerate(MONK_COLUMNS):
@@ -171,7 +171,7 @@ def test_monk_tones_are_kept_where_the_release_has_them(files: dict, tmp_path: P
     assert found == {"-1": "4", "-2": "10", "-3": "", "-5": ""}
 
 
-def test_votes_and_tones_that_cannot_be_read_are_all_named(files: dict, tmp_path: Path):
+def test_all_unreadable_votes_and_skin_tones_are_reported(files: dict, tmp_path: Path):
     labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False).set_index("case_id")
     for column, tone in zip(MONK_COLUMNS, ("3.5", "11"), strict=True):
         labels[column] = "4"
@@ -190,7 +190,7 @@ def test_votes_and_tones_that_cannot_be_read_are_all_named(files: dict, tmp_path
     ]
 
 
-def test_groups_hang_together_through_a_case_that_is_left_out(files: dict, tmp_path: Path):
+def test_groups_are_joined_through_a_case_that_is_left_out(files: dict, tmp_path: Path):
     cases = pd.read_csv(files["cases"], dtype=str, keep_default_na=False)
     cases.loc[cases["case_id"] == "-4", "image_2_path"] = photo("-51")
     cases.to_csv(files["cases"], index=False)
@@ -201,7 +201,7 @@ def test_groups_hang_together_through_a_case_that_is_left_out(files: dict, tmp_p
 
 
 @pytest.mark.parametrize("below", ["", "dataset/images"])
-def test_photos_that_are_there_become_rows(files: dict, tmp_path: Path, below: str):
+def test_available_photos_become_rows(files: dict, tmp_path: Path, below: str):
     (tmp_path / "photos" / below).mkdir(parents=True)
     for name in ("-11", "-12", "-51"):
         Image.new("RGB", (8, 8)).save(tmp_path / "photos" / below / f"{name}.png")
@@ -234,7 +234,7 @@ def test_photos_with_an_embedding_become_rows(files: dict, tmp_path: Path):
     }
 
 
-def test_photos_or_embeddings_of_others_are_an_error(files: dict, tmp_path: Path):
+def test_images_or_embeddings_without_any_of_the_photos_are_an_error(files: dict, tmp_path: Path):
     np.savez(tmp_path / "e.npz", image_path=["other"], embedding=np.ones((1, 2)))
     (tmp_path / "photos").mkdir()
     for options, says in (
@@ -248,7 +248,7 @@ def test_photos_or_embeddings_of_others_are_an_error(files: dict, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_photo_path_that_climbs_out_is_not_followed(files: dict, tmp_path: Path):
+def test_photo_path_that_leaves_the_folder_is_not_followed(files: dict, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-51.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-21.png")
@@ -260,7 +260,7 @@ def test_a_photo_path_that_climbs_out_is_not_followed(files: dict, tmp_path: Pat
     assert list(table.loc[table["image_path"] != "", "case_id"]) == ["-5"]
 
 
-def test_an_existing_folder_is_kept_unless_told_otherwise(files: dict, tmp_path: Path):
+def test_existing_folder_is_replaced_only_with_overwrite(files: dict, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("mine")
     with pytest.raises(EczemaError, match="exists"):
@@ -281,9 +281,7 @@ def test_an_existing_folder_is_kept_unless_told_otherwise(files: dict, tmp_path:
         "{'Eczema': nan}",
     ],
 )
-def test_a_vote_that_cannot_be_read_is_an_error_and_never_run(
-    files: dict, tmp_path: Path, vote: str
-):
+def test_all_cases_with_an_unreadable_vote_are_reported(files: dict, tmp_path: Path, vote: str):
     labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
     labels.loc[labels["case_id"].isin(["-1", "-2"]), "weighted_skin_condition_label"] = vote
     labels.to_csv(files["labels"], index=False)
@@ -291,7 +289,7 @@ def test_a_vote_that_cannot_be_read_is_an_error_and_never_run(
         prepare_scin(tmp_path / "out", **files)
 
 
-def test_files_that_are_not_scin_are_clear_errors(files: dict, tmp_path: Path):
+def test_files_that_are_not_scin_are_errors(files: dict, tmp_path: Path):
     with pytest.raises(DataError, match="weighted_skin_condition_label"):
         prepare_scin(tmp_path / "out", cases=files["cases"], labels=files["cases"])
     (tmp_path / "latin.csv").write_bytes(b"case_id\ncaf\xe9\n")
@@ -304,7 +302,7 @@ def test_files_that_are_not_scin_are_clear_errors(files: dict, tmp_path: Path):
         prepare_scin(tmp_path / "out", **files)
 
 
-def test_a_rule_that_there_is_not_or_that_leaves_nothing_over_is_said(files: dict, tmp_path: Path):
+def test_unknown_label_rule_or_one_that_labels_no_case_is_an_error(files: dict, tmp_path: Path):
     with pytest.raises(DataError, match="label 'shares': allowed: share, "):
         prepare_scin(tmp_path / "out", **files, label="shares")
     labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
@@ -323,7 +321,7 @@ def test_labels_are_clipped_to_one():
     assert compute_label({"Acne": 1.0}) == 0.0
 
 
-def test_the_template_says_what_was_ticked():
+def test_text_says_what_was_ticked():
     case = BLANK | {
         "related_category": "RASH",
         "condition_duration": "ONE_TO_FOUR_WEEKS",
@@ -342,7 +340,7 @@ def test_the_template_says_what_was_ticked():
     )
 
 
-def test_the_template_never_reads_a_blank_as_a_no():
+def test_text_never_reads_a_blank_as_a_no():
     assert describe_case(BLANK) == ""
     for flag in FLAG_COLUMNS:
         words = describe_case(BLANK | {flag: "YES"}).lower().split()
@@ -350,7 +348,7 @@ def test_the_template_never_reads_a_blank_as_a_no():
         assert ticked_negation or not {"no", "not", "without", "none", "never"} & set(words)
 
 
-def test_the_template_makes_nothing_up():
+def test_text_adds_nothing_that_was_not_reported():
     assert (
         describe_case(BLANK | {"condition_symptoms_itching": "YES"})
         == "I have a skin problem. It itches."
@@ -363,7 +361,7 @@ def test_the_template_makes_nothing_up():
         assert describe_case(BLANK | silence) == ""
 
 
-def test_who_reports_nothing_has_a_photo_and_no_text_or_is_left_out(files: dict, tmp_path: Path):
+def test_case_that_reports_nothing_is_kept_only_with_a_photo(files: dict, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-71.png")
     summary = prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos")
@@ -390,7 +388,7 @@ def test_every_flag_category_and_duration_changes_the_text():
     assert len({describe_case(case) for case in cases}) == len(cases)
 
 
-def test_the_real_files(shared: Path, tmp_path: Path):
+def test_real_files_give_the_known_counts_and_groups(shared: Path, tmp_path: Path):
     scin = shared / "data" / "scin"
     embeddings = scin / "image_embeddings_resnet50.npz"
     summary = prepare_scin(

@@ -1,4 +1,4 @@
-"""The SCIN download against a small server that speaks the JSON API, and fails at times."""
+"""The SCIN download copes with a local server that speaks the JSON API and fails at times."""
 
 import base64
 import csv
@@ -60,13 +60,13 @@ VOTES = {
     "-4": "{'Eczema': 1.0}",
     "-5": "{'Acne': 1.0}",
 }
-# of the labelled cases, each once
+# the photos of the labelled cases, each once
 PHOTOS = [photo(name) for name in ("-11", "-12", "-21", "-41", "-51", "-52")]
 EVERYTHING = [CASES_PATH, LABELS_PATH, *PHOTOS]
 
 
 def draw_photo(seed: int) -> bytes:
-    """A small PNG, followed by bytes that make it as large as a photo."""
+    """Returns a small PNG with bytes appended until it is as large as a photo."""
     pixel = (
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
         "rkJggg=="
@@ -93,7 +93,7 @@ def build_objects(cases: dict[str, list[str]] = CASES) -> dict[str, bytes]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as Google Cloud Storage does, unless a fault is due."""
+    """Answers as Google Cloud Storage does, unless a fault is planned for the file."""
 
     protocol_version = "HTTP/1.1"
 
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps(facts).encode(), {"Content-Type": "application/json"})
 
     def send(self, path: str, *, share: float = 1.0) -> None:
-        """Sends what is asked for, or only a share of it."""
+        """Sends the requested bytes, or only a share of them."""
         body = self.server.bucket.objects[path]
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
         rest = body[start:]
@@ -148,11 +148,11 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *arguments: object) -> None:
-        """Clients that leave in the middle are what is tested."""
+        """Ignores clients that disconnect midway: the tests cause that on purpose."""
 
 
 class Bucket:
-    """A server thread, what it holds, what it does wrong next, and what it was asked."""
+    """A server thread with its objects, its planned faults and the requests it has received."""
 
     def __init__(self) -> None:
         self.objects = build_objects()
@@ -178,7 +178,7 @@ class Bucket:
         return sorted(path for path, media in self.asked if media)
 
     def holds_what(self, folder: Path, paths: list[str]) -> bool:
-        """Whether the folder has these files as the server has them, and no other ones."""
+        """Whether the folder contains exactly these files, identical to the server's."""
         found = {file.relative_to(folder).as_posix() for file in folder.rglob("*.*")}
         same = all((folder / path).read_bytes() == self.objects[path] for path in paths)
         return same and found == set(paths)
@@ -201,7 +201,7 @@ def read_missing(folder: Path) -> dict[str, str]:
         return dict(csv.reader(file))
 
 
-# What the server may do wrong once, before it does it right.
+# Faults of the server before it answers correctly
 
 
 def send_status(status: int) -> Callable[[Handler, str], None]:
@@ -231,12 +231,12 @@ PASSING = {
 }
 
 
-def test_everything_comes_and_a_second_run_fetches_nothing(bucket: Bucket, tmp_path: Path):
+def test_download_is_complete_and_a_second_run_fetches_nothing(bucket: Bucket, tmp_path: Path):
     first = download_scin(tmp_path / "d")
     size = sum(len(bucket.objects[path]) for path in EVERYTHING)
     assert first == Download(tmp_path / "d", wanted=8, downloaded=8, bytes=size, missing={})
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
-    assert bucket.fetched() == sorted(EVERYTHING)  # each once; case -3 has no label
+    assert bucket.fetched() == sorted(EVERYTHING)  # each file once; case -3 has no label
     second = download_scin(tmp_path / "d")
     assert (second.wanted, second.downloaded, second.bytes, second.missing) == (8, 0, 0, {})
     assert bucket.fetched() == sorted(EVERYTHING)
@@ -244,7 +244,7 @@ def test_everything_comes_and_a_second_run_fetches_nothing(bucket: Bucket, tmp_p
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_what_passes_is_tried_again(bucket: Bucket, tmp_path: Path, fault: str):
+def test_temporary_fault_is_retried(bucket: Bucket, tmp_path: Path, fault: str):
     for path in (FIRST, CASES_PATH):
         bucket.faults[path] = [PASSING[fault]] * 2
     assert download_scin(tmp_path / "d").downloaded == 8
@@ -254,7 +254,7 @@ def test_what_passes_is_tried_again(bucket: Bucket, tmp_path: Path, fault: str):
 
 
 @pytest.mark.parametrize("status", [404, 403])
-def test_what_the_bucket_does_not_give_is_listed_and_the_rest_goes_on(
+def test_unavailable_file_is_listed_and_the_rest_is_downloaded(
     bucket: Bucket, tmp_path: Path, status: int
 ):
     bucket.faults[FIRST] = [send_status(status)] * 10
@@ -267,10 +267,10 @@ def test_what_the_bucket_does_not_give_is_listed_and_the_rest_goes_on(
     assert f"1 missing ({tmp_path / 'd' / 'missing.csv'} says why)" in summary.describe()
     bucket.faults.clear()
     assert download_scin(tmp_path / "d").downloaded == 1
-    assert bucket.holds_what(tmp_path / "d", EVERYTHING)  # missing.csv is gone, too
+    assert bucket.holds_what(tmp_path / "d", EVERYTHING)  # missing.csv is gone too
 
 
-def test_a_wrong_checksum_is_no_file(bucket: Bucket, tmp_path: Path):
+def test_file_with_a_wrong_checksum_is_not_kept(bucket: Bucket, tmp_path: Path):
     def send_wrong_bytes(handler: Handler, path: str) -> None:
         body = bucket.objects[path]
         hashes = {"x-goog-hash": f"crc32c={crc32c(body)}"}
@@ -284,7 +284,7 @@ def test_a_wrong_checksum_is_no_file(bucket: Bucket, tmp_path: Path):
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
-def test_a_file_that_changes_while_it_comes_is_no_file(bucket: Bucket, tmp_path: Path):
+def test_file_that_changes_during_its_download_is_not_kept(bucket: Bucket, tmp_path: Path):
     def cut_and_change(handler: Handler, path: str) -> None:
         cut_in_half(handler, path)
         bucket.objects[path] = draw_photo(99)
@@ -296,7 +296,7 @@ def test_a_file_that_changes_while_it_comes_is_no_file(bucket: Bucket, tmp_path:
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
-def test_a_table_that_is_stored_packed_is_unpacked(bucket: Bucket, tmp_path: Path):
+def test_gzipped_table_is_decompressed(bucket: Bucket, tmp_path: Path):
     def send_packed(handler: Handler, path: str) -> None:
         packed = gzip.compress(bucket.objects[path])
         hashes = {"x-goog-hash": f"crc32c={crc32c(packed)}", "Content-Encoding": "gzip"}
@@ -308,7 +308,7 @@ def test_a_table_that_is_stored_packed_is_unpacked(bucket: Bucket, tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
-def test_a_damaged_file_is_fetched_again(bucket: Bucket, tmp_path: Path, damage: bytes | None):
+def test_damaged_file_is_downloaded_again(bucket: Bucket, tmp_path: Path, damage: bytes | None):
     download_scin(tmp_path / "d")
     same_size = bytes(len(bucket.objects[FIRST]))
     (tmp_path / "d" / FIRST).write_bytes(same_size if damage is None else damage)
@@ -318,7 +318,7 @@ def test_a_damaged_file_is_fetched_again(bucket: Bucket, tmp_path: Path, damage:
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
-def test_a_file_that_changed_in_the_bucket_is_fetched_again(bucket: Bucket, tmp_path: Path):
+def test_file_that_changed_in_the_bucket_is_downloaded_again(bucket: Bucket, tmp_path: Path):
     download_scin(tmp_path / "d")
     bucket.objects[FIRST] = draw_photo(99)
     assert download_scin(tmp_path / "d").downloaded == 1
@@ -328,7 +328,7 @@ def test_a_file_that_changed_in_the_bucket_is_fetched_again(bucket: Bucket, tmp_
 @pytest.mark.parametrize(
     ("limit", "photos"), [(1, PHOTOS[:2]), (2, PHOTOS[:3]), (3, PHOTOS[:4]), (99, PHOTOS)]
 )
-def test_limit_counts_labelled_cases_in_the_order_of_the_file(
+def test_limit_counts_labelled_cases_in_file_order(
     bucket: Bucket, tmp_path: Path, limit: int, photos: list[str]
 ):
     assert download_scin(tmp_path / "d", limit=limit).wanted == len(photos) + 2
@@ -346,7 +346,7 @@ def test_limit_counts_labelled_cases_in_the_order_of_the_file(
         "a\\..\\/y.png",
     ],
 )
-def test_a_table_cannot_say_where_to_write(bucket: Bucket, tmp_path: Path, path: str):
+def test_unsafe_photo_path_in_the_table_is_refused(bucket: Bucket, tmp_path: Path, path: str):
     bucket.objects |= build_objects({"-1": [path, "-12"]}) | {path: draw_photo(0)}
     summary = download_scin(tmp_path / "deep" / "down" / "d")
     assert (summary.wanted, summary.downloaded) == (4, 3)
@@ -355,7 +355,7 @@ def test_a_table_cannot_say_where_to_write(bucket: Bucket, tmp_path: Path, path:
     assert not list(tmp_path.rglob("*y.png*"))
 
 
-def test_a_table_that_is_missing_or_wrong_ends_it(bucket: Bucket, tmp_path: Path):
+def test_missing_or_wrong_table_stops_the_download(bucket: Bucket, tmp_path: Path):
     bucket.faults[LABELS_PATH] = [send_status(404)]
     with pytest.raises(DataError, match=r"scin_labels\.csv: cannot be downloaded: 404"):
         download_scin(tmp_path / "d")
@@ -365,7 +365,7 @@ def test_a_table_that_is_missing_or_wrong_ends_it(bucket: Bucket, tmp_path: Path
     assert not (tmp_path / "d" / "dataset" / "images").exists()
 
 
-def test_files_come_side_by_side(bucket: Bucket, tmp_path: Path):
+def test_files_are_downloaded_in_parallel(bucket: Bucket, tmp_path: Path):
     meeting = threading.Barrier(3, timeout=20)
 
     def wait_for_the_others(handler: Handler, path: str) -> None:
@@ -378,7 +378,7 @@ def test_files_come_side_by_side(bucket: Bucket, tmp_path: Path):
     assert len(bucket.asked) == 8
 
 
-def test_a_network_that_is_gone_ends_it_and_the_next_run_goes_on(
+def test_lost_network_stops_the_download_and_the_next_run_resumes_it(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(scin_download, "RETRY", scin_download.RETRY.with_timeout(0.2))
@@ -386,13 +386,13 @@ def test_a_network_that_is_gone_ends_it_and_the_next_run_goes_on(
         bucket.faults[path] = [hang_up] * 1000
     with pytest.raises(EczemaError, match=f"gs://{BUCKET}: cannot be reached .* it resumes"):
         download_scin(tmp_path / "d", jobs=1)
-    assert not any(path in PHOTOS[3:] for path in bucket.fetched())  # it did not try them all
+    assert not any(path in PHOTOS[3:] for path in bucket.fetched())  # it did not try all photos
     bucket.faults.clear()
     assert download_scin(tmp_path / "d").downloaded == 5
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
-def test_no_network_is_one_clear_line(
+def test_missing_network_is_a_one_line_error(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setattr(scin_download, "RETRY", scin_download.RETRY.with_timeout(0.2))
@@ -404,7 +404,7 @@ def test_no_network_is_one_clear_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_package_is_one_clear_line(
+def test_error_for_the_missing_package_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setitem(sys.modules, scin_download.__name__, None)
@@ -412,7 +412,9 @@ def test_a_missing_package_is_one_clear_line(
     assert "pip install -r requirements-scin.txt" in capsys.readouterr().err
 
 
-def test_a_full_disk_ends_it(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_stops_the_download(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -429,7 +431,7 @@ download_scin(sys.argv[1])
 """
 
 
-def test_a_kill_in_the_middle_leaves_no_half_file(bucket: Bucket, tmp_path: Path):
+def test_killed_download_leaves_no_partial_photo(bucket: Bucket, tmp_path: Path):
     sending = threading.Event()
 
     def send_half_and_wait(handler: Handler, path: str) -> None:
@@ -453,7 +455,7 @@ def test_a_kill_in_the_middle_leaves_no_half_file(bucket: Bucket, tmp_path: Path
     assert bucket.holds_what(folder, EVERYTHING)
 
 
-def test_the_real_paths_are_allowed(shared: Path):
+def test_photo_paths_of_the_real_tables_are_allowed(shared: Path):
     cases, labels = (shared / "data" / "scin" / f"scin_{name}.csv" for name in ("cases", "labels"))
     paths = list_photos(cases, labels)
     assert len(list_photos(cases, labels, 1)) <= 3
@@ -465,7 +467,7 @@ def run(*arguments: object) -> int:
     return prepare.main(["scin", *map(str, arguments)])
 
 
-def test_the_command_downloads_and_prepares(
+def test_command_downloads_and_prepares(
     bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     options = ["--download", tmp_path / "d", "--limit", 2, "--jobs", 2, "--out", tmp_path / "out"]
@@ -481,7 +483,7 @@ def test_the_command_downloads_and_prepares(
     }
 
 
-def test_the_command_goes_on_without_a_photo_that_the_bucket_lacks(
+def test_command_continues_without_a_photo_that_the_bucket_lacks(
     bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     del bucket.objects[FIRST]
@@ -492,7 +494,7 @@ def test_the_command_goes_on_without_a_photo_that_the_bucket_lacks(
 
 
 @pytest.mark.parametrize("out", ["d", "."])
-def test_out_must_not_hold_the_download(bucket: Bucket, tmp_path: Path, out: str):
+def test_out_must_not_contain_the_download(bucket: Bucket, tmp_path: Path, out: str):
     with pytest.raises(SystemExit) as ended:
         run("--download", tmp_path / "d", "--out", tmp_path / out, "--overwrite")
     assert ended.value.code == 2

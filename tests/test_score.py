@@ -1,4 +1,4 @@
-"""Batch scoring: every row of a manifest exactly once, whatever it holds and whoever is killed."""
+"""Tests of batch scoring: each row is scored exactly once, even if it is bad or a worker dies."""
 
 import contextlib
 import json
@@ -35,12 +35,10 @@ from eczema_tf.workflows import score as workflow
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
 SIDEWAYS = "photos/sideways.jpg"
-DEADLY, DEADLY_ROW = (
-    "photos/deadly.jpg",
-    1501,
-)  # read in the second chunk only; the first worker that opens it dies by SIGKILL
-# Python runs it when it starts, if it is found in PYTHONPATH: so a worker is killed at a known
-# place, however fast or slow the machine is.
+# This photo is only in the second chunk. The first worker that opens it is killed by SIGKILL.
+DEADLY, DEADLY_ROW = "photos/deadly.jpg", 1501
+# Python runs this `sitecustomize.py` when it starts, if it finds it in PYTHONPATH. A worker is
+# therefore killed at a known place, however fast or slow the machine is.
 KILLER = """
 import os, signal, sys
 
@@ -54,7 +52,7 @@ def die(event, arguments):
 
 sys.addaudithook(die)
 """
-BAD = {  # how a row is bad -> image_path, text, the beginning of its status
+BAD = {  # what is wrong with a row -> its image_path, its text, the beginning of its status
     "gone": ("photos/gone.jpg", "it itches", "photo: no such photo"),
     "gone, no text": ("photos/gone.jpg", "", "photo: no such photo"),
     "outside": ("../outside.jpg", "it itches", "photo: leaves the manifest's folder"),
@@ -80,13 +78,13 @@ BAD = {  # how a row is bad -> image_path, text, the beginning of its status
 
 def write_photo(path: Path, seed: int, **options) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (44, 60, 3)).astype("uint8")
-    pixels[:22] //= 4  # so that a photo on its side is another photo
+    pixels[:22] //= 4  # so that turning a photo changes it
     Image.fromarray(pixels).save(path, "JPEG", **options)
 
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of 2,000 rows over 40 photos, 20 of the rows bad, each in its way."""
+    """A manifest of 2,000 rows over 40 photos; 20 of the rows are bad, each in a different way."""
     folder = tmp_path_factory.mktemp("clinic") / "data"
     (folder / "photos").mkdir(parents=True)
     for seed in range(40):
@@ -138,7 +136,7 @@ def export(small_export: Path) -> Path:
 
 
 class Scored:
-    """What a job left one of whose Python workers was killed while it worked."""
+    """The output of a job during which a Python worker was killed."""
 
     def __init__(self, out: Path, arguments: list[str], said: str):
         self.out, self.arguments, self.said = out, arguments, said
@@ -169,12 +167,11 @@ def scored(clinic: Path, export: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
-    """Scores, has a worker killed while it works on the second chunk; returns what was said."""
+    """Runs a job, has a worker killed in the second chunk, and returns the standard output."""
     mark = killer / "killed"
     (killer / "sitecustomize.py").write_text(KILLER.format(mark=str(mark)))
-    calm_java = {
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    }  # leaves the processor to what is tested
+    # leaves the processor to the code under test
+    calm_java = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
     done = run_score(arguments, calm_java | {"PYTHONPATH": str(killer)})
     assert mark.exists()
     return done.stdout
@@ -183,7 +180,7 @@ def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
 def run_score(
     arguments: list[str], environment: dict[str, str]
 ) -> "subprocess.CompletedProcess[str]":
-    """Scores in a process of its own, which has to end well."""
+    """Runs a job in a separate process, which must succeed."""
     done = subprocess.run(
         [sys.executable, "-m", "eczema_tf.score", *arguments],
         cwd=Path(__file__).parents[1],
@@ -197,7 +194,7 @@ def run_score(
     return done
 
 
-def test_every_row_comes_out_once_and_in_order_though_a_worker_was_killed(scored: Scored):
+def test_each_row_is_scored_once_and_in_order_after_a_worker_is_killed(scored: Scored):
     assert scored.table["example_id"].tolist() == [f"-{row}-x" for row in range(ROWS)]
     assert scored.table["case_id"].tolist() == [
         f"c{row // 2}" if row % 4 else f"-{row}-x" for row in range(ROWS)
@@ -205,7 +202,7 @@ def test_every_row_comes_out_once_and_in_order_though_a_worker_was_killed(scored
     assert scored.job["rows_retried"] >= 1
 
 
-def test_bad_rows_say_what_was_wrong_and_leave_the_others_alone(scored: Scored):
+def test_bad_rows_get_a_status_and_do_not_affect_other_rows(scored: Scored):
     statuses = scored.table["status"]
     assert np.flatnonzero(statuses != "ok").tolist() == list(range(50, ROWS, 100))
     for (name, (_, text, begins)), row in zip(
@@ -217,7 +214,7 @@ def test_bad_rows_say_what_was_wrong_and_leave_the_others_alone(scored: Scored):
         assert row["status"].endswith("; text: nothing readable in it") == (name == "both"), name
 
 
-def test_figures_are_null_exactly_where_their_modality_was_not_used(scored: Scored):
+def test_probabilities_are_null_exactly_where_their_modality_is_unused(scored: Scored):
     table = scored.table
     text = [column for column in PROBABILITIES if column.startswith(("eczema_text", "consistency"))]
     either = [column for column in PROBABILITIES if column not in (*text, "eczema_image")]
@@ -234,8 +231,10 @@ def test_figures_are_null_exactly_where_their_modality_was_not_used(scored: Scor
     assert {str(raw.schema.field(name).type) for name in PROBABILITIES} == {"float"}
 
 
-def test_a_row_gets_what_predict_would_say(scored: Scored, clinic: Path, export: Path):
-    rows = [1, 2, 3, 4, 5, 6, 7, 8, 15, 30]  # both, photo alone, text alone, a photo on its side
+def test_scores_equal_those_of_the_exported_model_on_upright_photos(
+    scored: Scored, clinic: Path, export: Path
+):
+    rows = [1, 2, 3, 4, 5, 6, 7, 8, 15, 30]  # both, only a photo, only a text, a sideways photo
     lines = pd.read_csv(clinic / "manifest.csv", nrows=40, keep_default_na=False).iloc[rows]
     assert SIDEWAYS in set(lines["image_path"])
     stored = [(clinic / path).read_bytes() if path else b"" for path in lines["image_path"]]
@@ -247,12 +246,11 @@ def test_a_row_gets_what_predict_would_say(scored: Scored, clinic: Path, export:
     np.testing.assert_allclose(
         scored.table["severity_severe"][rows], upright["severity"][:, 2], atol=1e-5
     )
-    assert (
-        np.abs(upright["eczema"] - model.run(stored, list(lines["text"]))["eczema"]).max() > 1e-3
-    )  # turning matters
+    # turning a photo changes its score
+    assert np.abs(upright["eczema"] - model.run(stored, list(lines["text"]))["eczema"]).max() > 1e-3
 
 
-def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
+def test_job_file_records_the_inputs_and_counts_rows_by_status(scored: Scored):
     assert list(scored.job) == [
         "model",
         "manifest",
@@ -278,7 +276,7 @@ def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
     assert "1980  ok" in scored.said
 
 
-def test_a_finished_job_is_left_alone(
+def test_finished_job_is_not_scored_again(
     scored: Scored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
@@ -288,7 +286,7 @@ def test_a_finished_job_is_left_alone(
     assert "2000 rows were already scored" in capsys.readouterr().out
 
 
-def test_cases_are_pooled_from_the_rows_that_were_scored(scored: Scored, tmp_path: Path):
+def test_cases_are_pooled_from_the_scored_rows(scored: Scored, tmp_path: Path):
     file = tmp_path / "cases.parquet"
     assert main([*scored.arguments, "--cases", str(file)]) == 0
     cases, rows = pd.read_parquet(file).set_index("case_id"), scored.table
@@ -307,7 +305,7 @@ def test_cases_are_pooled_from_the_rows_that_were_scored(scored: Scored, tmp_pat
 
 @pytest.fixture
 def small(clinic: Path, tmp_path: Path) -> list[str]:
-    """Arguments of a job of seven rows, three a part."""
+    """Arguments of a job of seven rows, three per part."""
     lines = (clinic / "manifest.csv").read_text().splitlines()[:8]
     (tmp_path / "manifest.csv").write_text("\n".join(lines))
     return [
@@ -321,7 +319,7 @@ def small(clinic: Path, tmp_path: Path) -> list[str]:
 
 
 class Stub:
-    """Stands in for Spark: gives answers, or stops, and keeps what it was asked."""
+    """Replaces Spark: answers, or stops after some chunks, and records the rows it is given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.asked: list[list[str]] = []
@@ -343,16 +341,15 @@ class Stub:
         return pa.table({**figures, **flags, **said})
 
 
-def test_a_stopped_job_goes_on_with_what_is_missing(
+def test_stopped_job_continues_with_the_missing_parts(
     small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     spark = Stub(monkeypatch)
     spark.stops_after = 1
     assert main(["--model", str(export), *small]) == 1
     assert [part.name for part in (tmp_path / "out").glob("*.parquet")] == ["part-000000.parquet"]
-    (tmp_path / "out" / ".writing-abc-part-000001.parquet").write_bytes(
-        b"half"
-    )  # as a kill would leave it
+    # left by a killed job
+    (tmp_path / "out" / ".writing-abc-part-000001.parquet").write_bytes(b"half")
     spark.stops_after = 99
     assert main(["--model", str(export), *small]) == 0
     assert spark.asked == [["-0-x", "-1-x", "-2-x"], ["-3-x", "-4-x", "-5-x"], ["-6-x"]]
@@ -368,7 +365,7 @@ def test_a_stopped_job_goes_on_with_what_is_missing(
     assert cases["rows"].tolist() == [1, 1, 2, 1, 1, 1]
 
 
-def test_cases_need_a_manifest_that_names_them(
+def test_cases_option_needs_case_ids_in_the_manifest(
     small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "manifest.csv").write_text("example_id,text\na,itchy\n")
@@ -377,7 +374,7 @@ def test_cases_need_a_manifest_that_names_them(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_holds_no_cases_is_not_written_over(
+def test_cases_option_does_not_overwrite_files_without_cases(
     small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     manifest = tmp_path / "manifest.csv"
@@ -397,7 +394,7 @@ def test_a_file_that_holds_no_cases_is_not_written_over(
             check_cases_file(tmp_path / "out" / within, manifest, survey, tmp_path / "out")
 
 
-def test_a_job_with_another_manifest_model_or_setting_is_refused(
+def test_job_is_not_resumed_with_another_manifest_model_or_setting(
     small: list[str],
     export: Path,
     tmp_path: Path,
@@ -412,8 +409,8 @@ def test_a_job_with_another_manifest_model_or_setting_is_refused(
         assert main([*arguments, *small]) == 1
         return capsys.readouterr().err
 
-    other = shutil.copytree(export, tmp_path / "models" / "4")
-    METADATA.model_copy(update={"eczema_tf": "0.2.0"}).write(other)
+    other = shutil.copytree(export, tmp_path / "models" / export.name)
+    METADATA.model_copy(update={"eczema_tf": "0.0.1"}).write(other)
     assert "model: was" in refuses("--model", str(other))
     assert "keep_text: was false, and is now true" in refuses("--model", str(export), "--keep-text")
     assert main(["--model", str(export), *small, "--chunk-rows", "4"]) == 1
@@ -423,7 +420,7 @@ def test_a_job_with_another_manifest_model_or_setting_is_refused(
     assert "manifest: was" in refuses("--model", str(export))
 
 
-def test_what_passes_between_tasks_is_encrypted_in_a_folder_that_is_gone_afterwards(
+def test_spark_encrypts_its_files_in_a_private_folder_removed_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ):
     spark = pytest.importorskip("pyspark.sql", reason="pip install -r requirements-spark.txt")
@@ -431,7 +428,7 @@ def test_what_passes_between_tasks_is_encrypted_in_a_folder_that_is_gone_afterwa
 
     def start(builder: Any) -> contextlib.AbstractContextManager:
         asked.update(builder._options)
-        assert not Path(asked["spark.local.dir"]).stat().st_mode & 0o077  # for nobody else
+        assert not Path(asked["spark.local.dir"]).stat().st_mode & 0o077  # only for its owner
         return contextlib.nullcontext()
 
     monkeypatch.setattr(spark.SparkSession.Builder, "getOrCreate", start)
@@ -444,9 +441,7 @@ def test_what_passes_between_tasks_is_encrypted_in_a_folder_that_is_gone_afterwa
     assert not Path(asked["spark.local.dir"]).exists()
 
 
-def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(
-    tmp_path: Path, told_export: Path
-):
+def test_clinical_columns_are_passed_to_a_model_that_takes_them(tmp_path: Path, told_export: Path):
     try:
         check_spark()
     except EczemaError as error:
@@ -466,7 +461,7 @@ def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(
     assert table["status"].str.partition(":")[0].tolist() == ["ok", "ok", "clinical", "ok"]
 
 
-def test_fields_that_the_manifest_has_no_column_for_are_named(
+def test_clinical_fields_without_a_column_are_named_in_a_note(
     small: list[str],
     export: Path,
     tmp_path: Path,
@@ -482,22 +477,26 @@ def test_fields_that_the_manifest_has_no_column_for_are_named(
     assert "note: manifest.csv has no column age, sex: unknown for every row\n" in said
 
 
-def test_texts_are_kept_only_if_asked_for(
+def test_texts_are_written_only_with_keep_text(
     small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     Stub(monkeypatch)
+    assert main(["--model", str(export), *small]) == 0
+    assert "text" not in pd.read_parquet(tmp_path / "out").columns
+    shutil.rmtree(tmp_path / "out")
     assert main(["--model", str(export), *small, "--keep-text"]) == 0
     table = pd.read_parquet(tmp_path / "out")
     assert table["text"].tolist()[:3] == ["", "my skin is itchy 1", "my skin is itchy 2"]
 
 
-def test_what_is_no_job_is_not_written_into(
+def test_folder_without_a_valid_job_is_refused(
     small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").touch()
     assert main(["--model", str(export), *small]) == 1
     assert "contains no scoring job" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.docx"]
     (tmp_path / "out" / JOB).write_text("[1]")
     assert main(["--model", str(export), *small]) == 1
     assert "_job.json: damaged" in capsys.readouterr().err
@@ -505,7 +504,7 @@ def test_what_is_no_job_is_not_written_into(
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Of five rows, two a part, all of them there."""
+    """A job of five rows, two per part, whose parts all exist."""
     (tmp_path / "model").mkdir()
     job = open_job(
         tmp_path / "job",
@@ -522,27 +521,27 @@ def job(tmp_path: Path) -> Job:
     return job
 
 
-def test_a_job_that_was_killed_before_it_had_begun_is_begun(tmp_path: Path, job: Job):
+def test_job_killed_before_it_wrote_its_facts_starts_anew(tmp_path: Path, job: Job):
     (tmp_path / "new" / ".writing-_job.json-abc").mkdir(parents=True)
     survey = Survey(5, False, "abc", [])
     paths = tmp_path / "new", tmp_path / "model", tmp_path / "m.csv"
     assert open_job(*paths, survey, chunk_rows=2, keep_text=False).find_missing() == [0, 1, 2]
 
 
-def test_a_job_is_finished_when_each_row_is_there_once(job: Job):
+def test_job_is_finished_when_each_row_exists_once(job: Job):
     assert job.find_missing() == []
     assert job.find_summary() is None
     assert job.finish("abcde", 0).statuses == {"ok": 5}
     assert job.find_summary().rows == 5
 
 
-def test_texts_that_were_not_read_to_their_end_are_counted_together(job: Job):
+def test_statuses_of_cut_texts_are_counted_together(job: Job):
     read = ["text: read to word 8 of 9", "text: read to word 70 of 801"]
     job.commit(0, pa.table({"example_id": ["a", "b"], "status": read}))
     assert job.finish("abcde", 0).statuses == {"ok": 3, "text: read to word N of M": 2}
 
 
-def test_names_and_sizes_of_files_stand_in_no_count(job: Job, tmp_path: Path):
+def test_counted_statuses_leave_out_names_and_sizes_of_files(job: Job, tmp_path: Path):
     near, said = ["patient 7.JPG", "it's.JPG"], []
     for name in near:
         (tmp_path / name).touch()
@@ -576,13 +575,13 @@ def test_lost_repeated_or_foreign_rows_fail_the_job(job: Job, number: int, ids: 
     assert job.find_summary() is None
 
 
-def test_a_damaged_part_fails_the_job(job: Job):
+def test_damaged_part_fails_the_job(job: Job):
     (job.folder / "part-000001.parquet").write_bytes(b"PAR1")
     with pytest.raises(RunError, match=r"part-000001\.parquet: cannot be read"):
         job.finish("abcde", 0)
 
 
-def test_figures_by_hand():
+def test_arrange_answers_matches_a_handmade_table():
     outputs = {
         "eczema": np.array([0.9, 0.8, 0.7, 0.5], "float32"),
         "eczema_image": np.array([0.1, 0.2, 0.3, 0.5], "float32"),
@@ -629,11 +628,11 @@ def test_figures_by_hand():
         ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
     ],
 )
-def test_a_local_master_forgives_as_much_as_a_cluster(asked: str, given: str):
+def test_local_master_allows_as_many_task_failures_as_a_cluster(asked: str, given: str):
     assert forgive_failures(asked) == given
 
 
-def test_without_pyspark_or_java_it_says_how_to_get_them(
+def test_error_says_how_to_install_missing_pyspark_or_java(
     small: list[str],
     export: Path,
     tmp_path: Path,
@@ -673,7 +672,7 @@ def test_without_pyspark_or_java_it_says_how_to_get_them(
         ("?", False),
     ],
 )
-def test_only_java_17_and_newer_will_do(
+def test_java_17_or_newer_is_required(
     says: str, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     java = tmp_path / "bin" / "java"
@@ -691,9 +690,16 @@ def test_only_java_17_and_newer_will_do(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--batch-size", "0"], ["--chunk-rows", "-1"], ["--threads", "two"], []]
+    "arguments",
+    [
+        ["--out", "o", "--batch-size", "0"],
+        ["--out", "o", "--chunk-rows", "-1"],
+        ["--out", "o", "--threads", "two"],
+        ["--out"],
+    ],
 )
-def test_bad_usage_exits_with_2(arguments: list[str]):
+def test_bad_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
-        main([*arguments, "--model", "m", "--manifest", "m.csv"])
+        main(["--model", "m", "--manifest", "m.csv", *arguments])
     assert caught.value.code == 2
+    assert f"error: argument {arguments[-2:][0]}: " in capsys.readouterr().err

@@ -1,8 +1,4 @@
-"""Search and ablation.
-
-Spaces are checked, a study is resumed, the test split is never read, and runs are compared on the
-same cases.
-"""
+"""Tests for the search over settings and for the ablation script."""
 
 import importlib.util
 from pathlib import Path
@@ -43,7 +39,7 @@ def settings(folder: Path, manifest: Path) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def test_every_space_that_comes_with_the_project_is_valid():
+def test_every_bundled_space_is_valid_and_states_its_purpose():
     for path in (ROOT / "configs" / "search").glob("*.yaml"):
         assert load_space(path, Config())
         assert path.read_text().startswith("# Purpose: ")
@@ -68,7 +64,7 @@ def test_every_space_that_comes_with_the_project_is_valid():
         pytest.param(f"model.dropout: {'x' * 5000}", f"received '{'x' * 150}", id="long"),
     ],
 )
-def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str):
+def test_invalid_space_is_refused_with_a_short_message(tmp_path: Path, text: str, message: str):
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_space(tmp_path / "space.yaml", Config())
@@ -76,7 +72,7 @@ def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messa
     assert len(str(caught.value)) < 600
 
 
-def test_a_space_is_judged_beside_what_all_trials_share(tmp_path: Path):
+def test_space_is_validated_together_with_the_base_configuration(tmp_path: Path):
     (tmp_path / "space.yaml").write_text("model.embedding_units: [0, 8]\n")
     with pytest.raises(ConfigError, match="fusion"):
         load_space(tmp_path / "space.yaml", change_config(Config(), {"model.fusion": "gated"}))
@@ -84,7 +80,7 @@ def test_a_space_is_judged_beside_what_all_trials_share(tmp_path: Path):
     assert load_space(tmp_path / "space.yaml", late) == {"model.embedding_units": [0, 8]}
 
 
-def test_every_value_of_a_large_space_is_looked_at(tmp_path: Path):
+def test_every_value_of_a_large_space_is_checked(tmp_path: Path):
     parts = ("eczema_image", "eczema_text", "eczema", "consistency", "findings", "severity")
     weights = "".join(f"train.loss_weights.{part}: [0.1, 0.2, 0.3, 0.4]\n" for part in parts)
     (tmp_path / "space.yaml").write_text(f"model.fusion: [concat, sum]\n{weights}")
@@ -92,7 +88,7 @@ def test_every_value_of_a_large_space_is_looked_at(tmp_path: Path):
         load_space(tmp_path / "space.yaml", Config())
 
 
-def test_a_trial_that_fails_ends_the_study_in_one_line(
+def test_failed_trial_ends_the_study_with_a_one_line_error(
     tmp_path: Path,
     toy_manifest: Path,
     capsys: pytest.CaptureFixture,
@@ -111,7 +107,7 @@ def test_a_trial_that_fails_ends_the_study_in_one_line(
     assert said.splitlines()[-1] == "error: split val: has one class"
 
 
-def test_a_study_begins_once_its_data_are_right(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_study_does_not_start_without_its_data(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "space.yaml").write_text("model.dropout: [0.1, 0.2]\n")
     files = ["--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "study")]
     wrong = ["--set", f"data.manifest={tmp_path / 'missing.csv'}", *files, "--trials", "1"]
@@ -120,7 +116,7 @@ def test_a_study_begins_once_its_data_are_right(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "study" / "config.yaml").exists()
 
 
-def test_dotted_keys_are_changed_in_a_copy():
+def test_change_config_sets_dotted_keys_in_a_copy():
     base = Config()
     changed = change_config(base, {"train.epochs": 5, "seed": 6})
     assert (changed.train.epochs, changed.seed) == (5, 6)
@@ -132,7 +128,7 @@ def test_dotted_keys_are_changed_in_a_copy():
         change_config(changed, {"seed.x": 5})
 
 
-def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, toy_manifest: Path):
+def test_test_split_is_dropped_when_the_data_is_loaded(tmp_path: Path, toy_manifest: Path):
     config = load_config(SMOKE, settings(tmp_path, toy_manifest))
     dataset, splits = load_without_test(config)
     assert set(splits) == {"train", "val"}
@@ -141,9 +137,7 @@ def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, t
 
 
 @pytest.mark.parametrize("where", ["configuration", "space"])
-def test_a_model_that_is_kept_is_not_searched_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture, where: str
-):
+def test_search_refuses_a_base_run(tmp_path: Path, capsys: pytest.CaptureFixture, where: str):
     space, out = tmp_path / "space.yaml", tmp_path / "study"
     key = "train.base_run" if where == "space" else "train.learning_rate"
     space.write_text(f"{key}: [{'none' if where == 'space' else '0.1'}]\n")
@@ -154,7 +148,7 @@ def test_a_model_that_is_kept_is_not_searched_for(
     assert not out.exists()
 
 
-def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
+def test_study_resumes_and_refuses_other_data_or_another_space(
     tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture
 ):
     space, out = tmp_path / "space.yaml", tmp_path / "study"
@@ -186,7 +180,7 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
     assert "contains a study with another space.yaml" in capsys.readouterr().err
 
 
-def test_an_ablation_compares_runs_on_the_same_cases(
+def test_ablation_writes_a_table_with_a_row_for_each_run(
     tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture
 ):
     ablation, out = load_ablation(), tmp_path / "ablation"
@@ -208,7 +202,7 @@ def test_an_ablation_compares_runs_on_the_same_cases(
     assert "concat" in capsys.readouterr().out
 
 
-def test_runs_of_an_ablation_stay_in_its_folder_and_are_of_its_configuration(
+def test_ablation_keeps_its_runs_in_its_folder_and_refuses_other_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     ablation, out, started = load_ablation(), tmp_path / "out", []
@@ -217,7 +211,7 @@ def test_runs_of_an_ablation_stay_in_its_folder_and_are_of_its_configuration(
     (preset / "model.weights.h5").write_text("precious")
     monkeypatch.setattr(ablation, "train", lambda _, run_dir, resume: started.append(run_dir))
     vary = ["--vary", f"model.text.preset={preset},{tmp_path}/../b", "--out", str(out)]
-    with pytest.raises(DataError):  # what the runs would have predicted
+    with pytest.raises(DataError):  # no run has left predictions
         ablation.main(["--config", str(SMOKE), *vary, "--debug"])
     assert len({*started}) == 2
     assert {run_dir.parent for run_dir in started} == {out}
@@ -241,7 +235,7 @@ def test_runs_of_an_ablation_stay_in_its_folder_and_are_of_its_configuration(
     "vary",
     ["model.fusion", "model.fusion=concat", "model.fusion=late,late", "model.fusion=concat,sum"],
 )
-def test_an_ablation_that_makes_no_sense_is_refused(tmp_path: Path, vary: str):
+def test_invalid_ablation_is_refused(tmp_path: Path, vary: str):
     assert (
         load_ablation().main(
             ["--config", str(SMOKE), "--vary", vary, "--out", str(tmp_path / "out")]

@@ -1,4 +1,4 @@
-"""The server: contract, batching, limits, hostile requests, and a real process with signals."""
+"""Tests of the server: contract, batching, limits, hostile requests, and real processes."""
 
 import asyncio
 import base64
@@ -64,7 +64,7 @@ from eczema_tf.workflows import serve as serve_workflow
 
 PREDICT = "/v1/models/eczema:predict"
 THRESHOLDS = METADATA.thresholds
-SECRET = "Xanthippe"  # stands for what a patient wrote
+SECRET = "Xanthippe"  # marks text that a patient wrote
 PATIENCE_S = 120
 JSON = {"Content-Type": "application/json"}
 
@@ -79,10 +79,10 @@ def body_of(*rows: tuple[object, object], **more: object) -> bytes:
     ).encode()
 
 
-# The contract, as functions.
+# The contract's functions.
 
 
-def test_rows_and_columns_are_the_same_question():
+def test_row_and_column_formats_parse_to_the_same_question():
     images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
     by_row = parse_request(body_of(*zip(images, texts, strict=True)), 10)
     by_column = parse_request(json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10)
@@ -111,7 +111,7 @@ def test_values_are_strings_or_base64_as_in_tensorflow_serving():
     assert question.texts == ["é", "a", "a\ufffd"]
 
 
-def test_the_photos_of_a_case_are_rows_with_its_text():
+def test_each_photo_of_a_case_becomes_a_row_with_its_text():
     several = [encoded(b"a"), "b"]
     question = parse_request(body_of((several, "x"), ("c", "y"), ([], "z")), 4)
     assert question.images == [b"a", b"b", b"c", b""]
@@ -120,7 +120,7 @@ def test_the_photos_of_a_case_are_rows_with_its_text():
     assert question.listed == [True, False, True]
 
 
-def test_a_list_of_photos_has_one_answer_and_as_many_heatmaps():
+def test_list_of_photos_gets_one_answer_and_a_heatmap_per_photo():
     question = parse_request(body_of((["a", "b"], ""), ("c", ""), (["d"], "")), 4)
     numbers = np.arange(4, dtype="float32")
     explained = {"heatmap": numbers.reshape(4, 1, 1), "heatmap_scale": numbers}
@@ -136,7 +136,7 @@ def test_a_list_of_photos_has_one_answer_and_as_many_heatmaps():
     ("name", "signature"),
     [({}, SERVE), ({"signature_name": ""}, SERVE), ({"signature_name": EXPLAIN}, EXPLAIN)],
 )
-def test_the_signature_may_be_named(name: dict[str, str], signature: str):
+def test_signature_name_is_optional(name: dict[str, str], signature: str):
     assert parse_request(body_of(("", "x"), **name), 1).signature == signature
 
 
@@ -242,7 +242,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_a_bad_body_is_refused_with_its_place(name: str):
+def test_bad_body_is_refused_with_a_specific_message(name: str):
     body, message = BAD_BODIES[name]
     with pytest.raises(BadRequest, match=message):
         parse_request(body, 3)
@@ -259,7 +259,7 @@ def test_a_bad_body_is_refused_with_its_place(name: str):
         rf'{{"instances": [{{"image": "", "text": "{SECRET}\ud800"}}]}}'.encode(),
     ],
 )
-def test_a_message_never_repeats_what_was_asked(body: bytes):
+def test_error_message_never_repeats_content_of_the_request(body: bytes):
     with pytest.raises(BadRequest) as caught:
         parse_request(body, 3)
     assert SECRET not in str(caught.value)
@@ -278,11 +278,11 @@ BODIES = st.dictionaries(
 )
 
 
-# a server's thread that draws while Hypothesis does is no fault of the strategy
+# A server thread may use `random` while Hypothesis draws; the strategy itself does not.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @given(st.binary(max_size=60) | BODIES.map(lambda body: json.dumps(body).encode()))
 @settings(max_examples=150)
-def test_any_body_is_a_question_or_refused(body: bytes):
+def test_any_body_is_either_parsed_or_refused(body: bytes):
     with contextlib.suppress(BadRequest):
         question = parse_request(body, 3)
         assert len(question.images) == len(question.texts) in (1, 2, 3)
@@ -297,7 +297,7 @@ OUTPUTS = {
 }
 
 
-def test_answers_go_out_by_row_or_by_column_and_floats_come_back_exactly():
+def test_answers_are_encoded_by_row_or_column_with_exact_floats():
     first, second = json.loads(encode_answer(OUTPUTS, by_row=True))["predictions"]
     assert first == {
         "eczema": np.float32(0.1),
@@ -313,7 +313,7 @@ def test_answers_go_out_by_row_or_by_column_and_floats_come_back_exactly():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_never_leaves(value: float):
+def test_non_finite_value_is_a_model_fault(value: float):
     with pytest.raises(ModelFault, match="not finite"):
         encode_answer({**OUTPUTS, "eczema": np.array([0.5, value], "float32")}, by_row=False)
 
@@ -324,7 +324,7 @@ def test_what_is_not_finite_never_leaves(value: float):
 def echo(
     images: list[bytes], texts: list[str], signature: str, *_: object
 ) -> dict[str, np.ndarray]:
-    """Answers with what was asked, so that a row in the wrong place shows."""
+    """Returns the question as the answer, so that a row in the wrong place is noticed."""
     rows = [
         f"{image.decode()}|{text}|{signature}".encode()
         for image, text in zip(images, texts, strict=True)
@@ -343,13 +343,13 @@ def run_batcher(run: Callable, work: Callable, **limits) -> object:
     return asyncio.run(go())
 
 
-def test_every_request_of_a_crowd_gets_its_own_rows_from_few_batches():
+def test_concurrent_requests_share_batches_and_get_their_own_rows():
     batches, running = [], threading.Semaphore(1)
 
     def run(
         images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
-        assert running.acquire(blocking=False)  # one batch of a signature at a time
+        assert running.acquire(blocking=False)  # a signature runs one batch at a time
         batches.append(len(images))
         time.sleep(0.01)
         running.release()
@@ -366,11 +366,11 @@ def test_every_request_of_a_crowd_gets_its_own_rows_from_few_batches():
 
     run_batcher(run, crowd, batch_rows=8)
     assert sum(batches) == 120
-    assert max(batches) <= 8 + 2  # whole requests, the last of up to three rows
+    assert max(batches) <= 8 + 2  # requests stay whole, and the last may have three rows
     assert len(batches) < 40
 
 
-def test_a_lone_request_does_not_wait_for_others():
+def test_lone_request_does_not_wait_for_a_full_batch():
     async def work(batcher: Batcher) -> None:
         for _ in range(3):
             assert len((await batcher.ask([b""], ["x"], SERVE))["row"]) == 1
@@ -378,7 +378,7 @@ def test_a_lone_request_does_not_wait_for_others():
     run_batcher(echo, work)
 
 
-def test_a_failing_request_fails_alone():
+def test_failing_request_does_not_fail_the_others():
     def run(
         images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
@@ -400,7 +400,7 @@ def test_a_failing_request_fails_alone():
     assert SECRET not in str(answers[2])
 
 
-def test_a_model_that_loses_rows_is_a_fault():
+def test_model_that_returns_too_few_rows_is_a_fault():
     async def work(batcher: Batcher) -> None:
         with pytest.raises(ModelFault):
             await batcher.ask([b"", b""], ["", ""], SERVE)
@@ -409,7 +409,7 @@ def test_a_model_that_loses_rows_is_a_fault():
 
 
 class Gate:
-    """A model that can be held up; keeps what it was asked."""
+    """A fake model that waits until it is opened, and records the texts it is asked about."""
 
     def __init__(self):
         self.open, self.entered, self.asked = threading.Event(), threading.Event(), []
@@ -429,7 +429,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_who_is_cancelled_while_waiting_costs_the_model_nothing():
+def test_request_cancelled_while_it_waits_never_reaches_the_model():
     gate = Gate()
 
     async def work(batcher: Batcher) -> None:
@@ -440,7 +440,7 @@ def test_who_is_cancelled_while_waiting_costs_the_model_nothing():
         )
         await asyncio.sleep(0)
         gone.cancel()
-        running.cancel()  # under way: its answer is thrown away, nothing else
+        running.cancel()  # it already runs, so only its answer is discarded
         gate.open.set()
         assert (await staying)["row"][0] == f"|staying|{SERVE}".encode()
 
@@ -448,7 +448,7 @@ def test_who_is_cancelled_while_waiting_costs_the_model_nothing():
     assert gate.asked == [["running"], ["staying"]]
 
 
-def test_a_batch_that_nobody_waits_for_any_more_ends():
+def test_batch_ends_when_nobody_waits_for_it_any_more():
     wanted, ended = [], threading.Event()
 
     def run(*given: Any) -> dict[str, np.ndarray]:
@@ -474,7 +474,7 @@ def test_a_batch_that_nobody_waits_for_any_more_ends():
     assert wanted[0]
 
 
-def test_the_queue_is_bounded_and_opens_again():
+def test_full_queue_refuses_requests_until_there_is_room_again():
     gate = Gate()
 
     async def work(batcher: Batcher) -> None:
@@ -511,7 +511,7 @@ def test_an_explanation_does_not_hold_up_a_prediction():
     run_batcher(run, work)
 
 
-def test_who_waits_when_the_server_stops_is_told():
+def test_waiting_requests_are_refused_when_the_server_stops():
     gate = Gate()
 
     async def go() -> None:
@@ -541,7 +541,7 @@ def model(export: Path) -> ExportedModel:
     return ExportedModel(export)
 
 
-def test_warming_up_runs_every_signature_on_photos_and_texts_as_large_as_are_read(
+def test_warm_up_runs_every_signature_on_the_largest_inputs(
     model: ExportedModel, monkeypatch: pytest.MonkeyPatch
 ):
     asked, run = [], model.run
@@ -551,7 +551,7 @@ def test_warming_up_runs_every_signature_on_photos_and_texts_as_large_as_are_rea
         asked.append((signature, sizes))
         outputs = run(images, texts, signature)
         assert outputs["image_used"].tolist() == [True, True, False]
-        assert b"text: read to word" in outputs["status"][2]  # to the brim
+        assert b"text: read to word" in outputs["status"][2]  # longer than the model reads
         return outputs
 
     monkeypatch.setattr(model, "run", spy)
@@ -565,8 +565,8 @@ def client(model: ExportedModel) -> Iterator[TestClient]:
         yield client
 
 
-def pretend(model: ExportedModel, run: Callable) -> SimpleNamespace:
-    """A model of our own making behind the same metadata."""
+def fake_model(model: ExportedModel, run: Callable) -> SimpleNamespace:
+    """Builds a model from a function, with the metadata of a real one."""
     return SimpleNamespace(
         run=run, folder=model.folder, version=model.version, metadata=model.metadata
     )
@@ -582,13 +582,15 @@ STATUSES = ["ok", "ok", "ok", "photo: cannot be read: not an image of a known fo
 
 
 def read_rows() -> tuple[list[bytes], list[str]]:
-    """The rows as the model sees them: photos as `predict` sends them, and none that is bad."""
+    """Returns `ROWS` as the model sees them: upright photos, and b"" in place of a bad one."""
     images = [upright_jpeg(image) if image[:1] not in (b"", b"<") else b"" for image, _ in ROWS]
     return images, [text for _, text in ROWS]
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_answers_are_those_of_the_model(client: TestClient, model: ExportedModel, signature: str):
+def test_server_returns_the_answers_of_the_model(
+    client: TestClient, model: ExportedModel, signature: str
+):
     images, texts = ([row[place] for row in ROWS] for place in (0, 1))
     expected = model.run(*read_rows(), signature)
     by_row = client.post(
@@ -617,7 +619,9 @@ def test_answers_are_those_of_the_model(client: TestClient, model: ExportedModel
         assert status.startswith(says)
 
 
-def test_a_crowd_gets_what_each_would_get_alone(client: TestClient, model: ExportedModel):
+def test_concurrent_requests_get_the_same_answers_as_single_ones(
+    client: TestClient, model: ExportedModel
+):
     alone = model.run(*read_rows())["eczema"]
 
     def ask(number: int) -> None:
@@ -632,7 +636,7 @@ def test_a_crowd_gets_what_each_would_get_alone(client: TestClient, model: Expor
 
 
 @pytest.mark.parametrize("path", ["/v1/models/eczema", "/v1/models/eczema/versions/3"])
-def test_status_is_tensorflow_servings(client: TestClient, path: str):
+def test_status_has_the_format_of_tensorflow_serving(client: TestClient, path: str):
     version = {
         "version": "3",
         "state": "AVAILABLE",
@@ -641,7 +645,7 @@ def test_status_is_tensorflow_servings(client: TestClient, path: str):
     assert client.get(path).json() == {"model_version_status": [version]}
 
 
-def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(
+def test_metadata_is_that_of_tensorflow_serving_with_our_own_section(
     client: TestClient, model: ExportedModel
 ):
     metadata = client.get("/v1/models/eczema/metadata").json()
@@ -662,7 +666,7 @@ def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_a_bad_body_is_a_400(client: TestClient, name: str):
+def test_bad_body_is_a_400_with_the_message(client: TestClient, name: str):
     if name == "too many rows":
         body, message = body_of(*[("", "")] * 41), "41 rows"
     else:
@@ -696,7 +700,9 @@ def test_a_bad_body_is_a_400(client: TestClient, name: str):
         ("GET", "/openapi.json", 404),
     ],
 )
-def test_wrong_addresses_and_methods(client: TestClient, method: str, path: str, code: int):
+def test_wrong_addresses_and_methods_are_refused(
+    client: TestClient, method: str, path: str, code: int
+):
     answer = client.request(method, path, content=body_of(("", "x")), follow_redirects=False)
     assert answer.status_code == code
     assert list(answer.json()) == ["error"]
@@ -707,26 +713,29 @@ def test_wrong_addresses_and_methods(client: TestClient, method: str, path: str,
     "kind",
     [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"],
 )
-def test_what_a_page_of_another_site_could_send_is_refused(model: ExportedModel, kind: str | None):
-    with TestClient(build_app(pretend(model, None))) as client:
+def test_content_types_that_other_sites_could_send_are_refused(
+    model: ExportedModel, kind: str | None
+):
+    with TestClient(build_app(fake_model(model, None))) as client:
         headers = {"Content-Type": kind} if kind else {}
         answer = client.post(PREDICT, content=body_of(("", "x")), headers=headers)
         asked = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST"}
         preflight = client.options(PREDICT, headers=asked)
     assert answer.status_code == 415
     assert answer.json() == {"error": "Content-Type: must be application/json"}
+    assert preflight.status_code == 405
     for reply in (answer, preflight):
         assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
-def test_a_model_asks_before_each_step_whether_it_is_wanted(model: ExportedModel):
+def test_run_checks_before_each_step_whether_the_answer_is_wanted(model: ExportedModel):
     rows, answers = 2 * STEP_ROWS[SERVE], iter([True, False])
     with pytest.raises(CancelledError):
         model.run([b""] * rows, ["itchy"] * rows, is_wanted=lambda: next(answers))
-    assert next(answers, None) is None  # both were taken
+    assert next(answers, None) is None  # both were used
 
 
-def test_a_photo_of_any_kind_is_read_and_a_bad_one_never_reaches_the_model(model: ExportedModel):
+def test_photos_of_several_formats_are_read_and_bad_ones_left_out(model: ExportedModel):
     asked: list[bytes] = []
 
     def run(
@@ -741,7 +750,7 @@ def test_a_photo_of_any_kind_is_read_and_a_bad_one_never_reaches_the_model(model
         clear.save(buffer, kind)
     rows = [(encoded(buffer.getvalue()), "itchy") for buffer in images.values()]
     rows += [(encoded(b"\x89PNG\r\n\x1a\n" + bytes(200)), "\x01")]
-    with TestClient(build_app(pretend(model, run)), headers=JSON) as client:
+    with TestClient(build_app(fake_model(model, run)), headers=JSON) as client:
         answered = client.post(PREDICT, content=body_of(*rows)).json()["predictions"]
     assert asked == [*(upright_jpeg(buffer.getvalue()) for buffer in images.values()), b""]
     assert [row["image_used"] for row in answered] == [True] * 3 + [False]
@@ -756,7 +765,7 @@ def test_compressed_bodies_are_refused(client: TestClient, coding: str, code: in
     assert answered.status_code == code
 
 
-def test_large_bodies_are_refused_with_and_without_a_length(model: ExportedModel):
+def test_large_bodies_are_refused_with_and_without_content_length(model: ExportedModel):
     chunks = (b"x" * 600 for _ in range(2))
     with TestClient(build_app(model, Limits(max_body_bytes=1000)), headers=JSON) as client:
         for content in (b"x" * 1001, chunks):
@@ -766,7 +775,7 @@ def test_large_bodies_are_refused_with_and_without_a_length(model: ExportedModel
         assert client.post(PREDICT, content=body_of(("", "x"))).status_code == 200
 
 
-def test_all_bodies_together_are_bounded():
+def test_total_size_of_the_bodies_in_memory_is_limited():
     read = asyncio.Event()
 
     async def app(scope, receive, send) -> None:
@@ -790,16 +799,16 @@ def test_all_bodies_together_are_bounded():
         assert caught.value.headers == {"Retry-After": "1"}
         read.set()
         await first
-        await ask()  # what was held is given back
+        await ask()  # the first body no longer counts
 
     asyncio.run(work())
 
 
-def test_a_busy_server_says_when_to_come_back(model: ExportedModel):
+def test_busy_server_answers_503_with_retry_after(model: ExportedModel):
     gate = Gate()
     with (
         TestClient(
-            build_app(pretend(model, gate), Limits(max_waiting_rows=1)), headers=JSON
+            build_app(fake_model(model, gate), Limits(max_waiting_rows=1)), headers=JSON
         ) as client,
         ThreadPoolExecutor(2) as pool,
     ):
@@ -816,7 +825,7 @@ def test_a_busy_server_says_when_to_come_back(model: ExportedModel):
 def test_an_answer_that_takes_too_long_is_a_504(model: ExportedModel):
     gate = Gate()
     with TestClient(
-        build_app(pretend(model, gate), Limits(answer_timeout_s=0.05)), headers=JSON
+        build_app(fake_model(model, gate), Limits(answer_timeout_s=0.05)), headers=JSON
     ) as client:
         answer = client.post(PREDICT, content=body_of(("", "x")))
         gate.open.set()
@@ -824,7 +833,7 @@ def test_an_answer_that_takes_too_long_is_a_504(model: ExportedModel):
     assert "no answer within" in answer.json()["error"]
 
 
-def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel):
+def test_nan_from_the_model_is_a_500_for_that_request_only(model: ExportedModel):
     def run(
         images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
@@ -833,7 +842,7 @@ def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel
             "eczema": np.array([np.nan if text == "bad" else 0.5 for text in texts], "float32"),
         }
 
-    with TestClient(build_app(pretend(model, run)), headers=JSON) as client:
+    with TestClient(build_app(fake_model(model, run)), headers=JSON) as client:
         assert (
             client.post(PREDICT, content=body_of(("", "good"))).json()["predictions"][0]["eczema"]
             == 0.5
@@ -843,7 +852,7 @@ def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel
     assert answer.json() == {"error": "the model returned a value that is not finite"}
 
 
-def test_logs_and_metrics_hold_nothing_that_was_asked(
+def test_logs_and_metrics_contain_nothing_from_the_requests(
     model: ExportedModel, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
@@ -859,7 +868,7 @@ def test_logs_and_metrics_hold_nothing_that_was_asked(
         }  # cannot be encoded
 
     with TestClient(
-        build_app(pretend(model, run)), raise_server_exceptions=False, headers=JSON
+        build_app(fake_model(model, run)), raise_server_exceptions=False, headers=JSON
     ) as client:
         failed = client.post(PREDICT, content=body_of(("", f"fail {SECRET}")))
         unforeseen = client.post(f"{PREDICT}?{SECRET}", content=body_of((SECRET, SECRET)))
@@ -900,13 +909,13 @@ def test_metrics_count_requests_batches_and_row_statuses(model: ExportedModel):
         assert line in text
 
 
-def test_kinds_of_status_are_few():
+def test_row_statuses_are_counted_by_a_few_kinds():
     assert name_status("text: nothing readable in it; photo: cannot be decoded") == "photo and text"
     assert name_status(f"{SECRET}: photo") == "other"
     assert name_status("photo 2: cannot be decoded; photo 3: is too large") == "photo"
 
 
-def test_probes(model: ExportedModel):
+def test_health_and_readiness_probes(model: ExportedModel):
     app = build_app(model)
     assert TestClient(app).get("/healthz").status_code == 200
     assert TestClient(app).get("/readyz").status_code == 503  # the lifespan has not begun
@@ -915,14 +924,14 @@ def test_probes(model: ExportedModel):
     assert TestClient(app).get("/readyz").status_code == 503
 
 
-def test_the_plain_page_has_the_notice_and_the_address(client: TestClient):
+def test_plain_page_has_the_notice_and_the_model_address(client: TestClient):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert NOTICE in page.text
     assert "/v1/models/eczema:predict" in page.text
 
 
-def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
+def test_mounted_page_does_not_shadow_the_api(model: ExportedModel):
     def mount(app: FastAPI) -> None:
         async def everything(request) -> PlainTextResponse:
             return PlainTextResponse(
@@ -939,7 +948,7 @@ def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
         assert [client.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
-# uvicorn, in a thread, without TensorFlow.
+# uvicorn in a thread, without TensorFlow.
 
 
 @contextlib.contextmanager
@@ -973,7 +982,7 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
     ],
     ids=["nothing", "head", "body", "chunk"],
 )
-def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch):
+def test_stalled_request_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
 
     async def read_all(request) -> PlainTextResponse:
@@ -989,7 +998,7 @@ def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: py
             assert connection.recv(1) == b""
 
 
-def test_a_body_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+def test_body_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.3)
 
     async def read_all(request) -> PlainTextResponse:
@@ -1009,14 +1018,14 @@ def test_a_body_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch):
         assert time.monotonic() < end
 
 
-def test_an_answer_that_nobody_takes_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+def test_answer_that_the_client_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
-    size, is_cut_off = 30_000_000, threading.Event()  # more than the machine's own buffers hold
+    size, is_cut_off = 30_000_000, threading.Event()  # more than the buffers of the system hold
 
     async def answer(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
-        await send({"type": "http.response.body"})  # waits until the client has taken most of it
+        await send({"type": "http.response.body"})  # waits until the client has read most of it
         is_cut_off.set()
 
     with (
@@ -1028,7 +1037,7 @@ def test_an_answer_that_nobody_takes_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         assert len(read_all(connection)) < size
 
 
-def test_a_client_that_takes_its_answer_step_by_step_gets_on():
+def test_reading_the_answer_in_steps_counts_as_progress():
     left = [2_500_000, 2_400_000, 1_900_000, 900_000, 800_000, 0]
     done = SimpleNamespace(their_state="DONE")
     transport = SimpleNamespace(get_write_buffer_size=left.pop)
@@ -1048,7 +1057,7 @@ def test_many_quick_requests_keep_their_connection(monkeypatch: pytest.MonkeyPat
         connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
         connection.connect()
         kept = connection.sock
-        for _ in range(20):  # three times as long as one request may take
+        for _ in range(20):  # together almost three times the timeout of one request
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"done"
             assert connection.sock is kept
@@ -1056,9 +1065,7 @@ def test_many_quick_requests_keep_their_connection(monkeypatch: pytest.MonkeyPat
         connection.close()
 
 
-def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_answer_may_take_longer_than_the_request_timeout(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
 
     async def slow(request) -> PlainTextResponse:
@@ -1067,15 +1074,18 @@ def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(
 
     with running(Starlette(routes=[Route("/", slow)])) as (host, port):
         connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
+        connection.connect()
+        kept = connection.sock
         for _ in range(2):
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"done"
+            assert connection.sock is kept
         connection.close()
 
 
-def test_a_client_that_goes_away_costs_the_model_nothing(model: ExportedModel):
+def test_request_of_a_disconnected_client_never_reaches_the_model(model: ExportedModel):
     gate = Gate()
-    app = build_app(pretend(model, gate))
+    app = build_app(fake_model(model, gate))
 
     def send(text: str) -> socket.socket:
         body = body_of(("", text))
@@ -1147,7 +1157,7 @@ def process(*command: str) -> Iterator[subprocess.Popen]:
 
 
 def begin_request(port: int, body: bytes, path: str = "/") -> socket.socket:
-    """Sends all of a request but its last byte."""
+    """Sends a request without its last byte."""
     connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
     connection.sendall(
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -1163,7 +1173,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_server_after_what_is_under_way(number: signal.Signals):
+def test_signal_stops_the_server_after_the_requests_in_progress(number: signal.Signals):
     with process("-c", TINY_SERVER, "60") as server:
         port = int(server.stdout.readline())
         connection = begin_request(port, b"0.5")
@@ -1178,7 +1188,7 @@ def test_a_signal_ends_the_server_after_what_is_under_way(number: signal.Signals
         assert server.stdout.read() == "stopped\n"
 
 
-def test_the_server_does_not_wait_for_ever_at_the_end():
+def test_shutdown_does_not_wait_forever_for_an_answer():
     with process("-c", TINY_SERVER, "1") as server:
         connection = begin_request(int(server.stdout.readline()), b"900")
         connection.sendall(b"0")
@@ -1218,7 +1228,7 @@ serve.serve(
 """
 
 
-def test_a_request_that_could_never_be_answered_is_told_of_before_it_comes():
+def test_queue_smaller_than_the_largest_request_is_refused_at_startup():
     limits = {"batch_rows": 1, "max_rows": 64, "max_waiting_rows": 32, "max_body_mb": 1}
     with pytest.raises(EczemaError, match="--max-waiting-rows: must be at least --max-rows, 64"):
         serve_workflow.serve(
@@ -1227,7 +1237,7 @@ def test_a_request_that_could_never_be_answered_is_told_of_before_it_comes():
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT] * 2], ids=str)
-def test_who_waits_at_the_end_is_told_and_a_batch_under_way_holds_up_nothing(
+def test_shutdown_answers_503_to_waiting_clients_despite_a_stuck_batch(
     numbers: list[signal.Signals],
 ):
     with process("-c", STUCK_SERVER) as server:
@@ -1241,7 +1251,7 @@ def test_who_waits_at_the_end_is_told_and_a_batch_under_way_holds_up_nothing(
         for number in numbers:
             server.send_signal(number)
             with contextlib.suppress(ConnectionError):
-                while True:  # until it has begun to stop
+                while True:  # until the server has begun to stop
                     socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
         for connection in (running, waiting, half):
             head, _, told = read_all(connection).partition(b"\r\n\r\n")
@@ -1256,7 +1266,7 @@ def test_who_waits_at_the_end_is_told_and_a_batch_under_way_holds_up_nothing(
 
 @pytest.fixture(scope="module")
 def server(export: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The command itself, and its model's address."""
+    """The process of the command, and the address of its model."""
     with process(
         "-m", "eczema_tf.serve", "--model", str(export), "--port", "0", "--max-body-mb", "1"
     ) as started:
@@ -1274,7 +1284,7 @@ def port_of(address: str) -> int:
     return int(re.search(r":(\d+)/", address)[1])
 
 
-def test_predict_speaks_to_the_server(
+def test_predict_gives_the_same_answers_through_the_server(
     server, model: ExportedModel, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     _, address = server
@@ -1321,18 +1331,18 @@ def test_predict_speaks_to_the_server(
         ("Content-Length: 999999999999", b"{", 413),
         ("Content-Length: 5\r\nContent-Length: 6", b"{}", 400),
         ("Content-Length: -1", b"{}", 400),
-        ("Content-Length: 2", b"{}GET /secret", 400),  # more than it says: the rest is no request
+        # longer than stated: the rest is not a request
+        ("Content-Length: 2", b"{}GET /secret", 400),
         ("Transfer-Encoding: chunked", b"zz\r\n", 400),
         ("Transfer-Encoding: chunked", b"fffff\r\n" + b"x" * 0xFFFFF + b"\r\n0\r\n\r\n", 413),
         ("Content-Length: 200000", b"[" * 200_000, 400),
         (f"X: {'x' * 100_000}", b"", 400),
     ],
 )
-def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int):
+def test_malformed_and_excessive_http_is_refused(server, head: str, body: bytes, code: int):
     with socket.create_connection(("127.0.0.1", port_of(server[1])), PATIENCE_S) as connection:
-        with contextlib.suppress(
-            ConnectionError
-        ):  # the server may answer and close before it has read all
+        # the server may answer and close before it has read all
+        with contextlib.suppress(ConnectionError):
             connection.sendall(
                 f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 f"{head}\r\n\r\n".encode()
@@ -1342,7 +1352,7 @@ def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int
     assert predict_remotely(server[1], [b""], "itchy")["status"][0] == b"ok"
 
 
-def test_a_question_that_is_too_large_is_said_to_be(server):
+def test_client_explains_that_its_request_is_too_large(server):
     with pytest.raises(EczemaError, match=r"hung up on a request of 20\.0 MB.*-max-body-mb, 20"):
         predict_remotely(server[1], [bytes(15_000_000)], "itchy")
     assert Limits().max_body_bytes == MAX_BODY_MB * 1_000_000
@@ -1358,14 +1368,14 @@ def test_a_question_that_is_too_large_is_said_to_be(server):
         ("localhost.rebound.example:8501", 400),
     ],
 )
-def test_no_other_name_stands_for_this_machine(server, host: str, code: int):
+def test_host_header_must_name_this_machine(server, host: str, code: int):
     request = f"GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", port_of(server[1])), PATIENCE_S)
     connection.sendall(request.encode())
     assert read_all(connection).startswith(f"HTTP/1.1 {code}".encode())
 
 
-def test_a_taken_port_is_one_clear_line(server, export: Path, capsys: pytest.CaptureFixture):
+def test_port_in_use_is_a_one_line_error(server, export: Path, capsys: pytest.CaptureFixture):
     assert main(["--model", str(export), "--port", str(port_of(server[1]))]) == 1
     assert re.fullmatch(
         r"error: 127.0.0.1:\d+: cannot be listened on: .*; choose another --host or --port\n",
@@ -1384,7 +1394,9 @@ def test_bad_usage_is_refused(arguments: list[str], capsys: pytest.CaptureFixtur
     assert "must be a whole number from" in capsys.readouterr().err
 
 
-def test_an_open_address_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_address_open_to_other_machines_gives_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
     assert main(["--model", str(tmp_path), "--host", "0.0.0.0", "--port", "0"]) == 1
     error = capsys.readouterr().err
     assert "warning: 0.0.0.0 can be reached from other machines" in error
@@ -1392,7 +1404,8 @@ def test_an_open_address_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "contains no SavedModel" in error
 
 
-def test_the_command_ends_well(server):  # the last one: it stops the module's server
+# This must be the last test of the file, because it stops the module's server.
+def test_command_answers_the_last_request_and_exits_with_0(server):
     started, address = server
     body = body_of(("", SECRET))
     connection = begin_request(port_of(address), body, PREDICT)

@@ -1,4 +1,4 @@
-"""The frozen graph: the same answers, only a server's operations, and rewrites by hand."""
+"""Tests of the frozen graph (unchanged answers, operations that servers have) and its rewrites."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.serving.graph import freeze, rewrites
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 
-SIZE_PX = 65  # 32k + 1, where EfficientNet's symmetric padding is what "SAME" pads
+SIZE_PX = 65  # 32k + 1: here EfficientNet's symmetric padding equals that of "SAME"
 SIGNATURES = ("serving_default", "explain")
 OPS_OF_SERVER = Path(__file__).parent / "tf_serving_2.20_ops.txt"
 PHOTOS, TEXTS = (
@@ -31,7 +31,7 @@ PHOTOS, TEXTS = (
 
 @pytest.fixture(scope="module")
 def served() -> ServedModel:
-    """An EfficientNet and a BERT, untrained, with batch norms that do something."""
+    """An untrained EfficientNet and BERT, with batch norms that change their input."""
     keras.utils.set_random_seed(0)
     tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
     config = ModelConfig(
@@ -61,20 +61,20 @@ def batch_norms(model: keras.Model) -> list[keras.layers.Layer]:
 def export(served: ServedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "1"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(freeze, "LARGE_BYTES", 2000)  # so that some of these small weights are large
+        patch.setattr(freeze, "LARGE_BYTES", 2000)  # makes some of these small weights "large"
         save_served(served, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def bodies(export: Path) -> dict[str, list]:
-    """All nodes of the SavedModel, by function; "" is the main graph."""
+    """All nodes of the SavedModel by name of their function; "" is the main graph."""
     saved = SavedModel.FromString((export / "saved_model.pb").read_bytes())
     return dict(list_nodes(saved.meta_graphs[0].graph_def))
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_freezing_changes_no_answer(served: ServedModel, export: Path, signature: str):
+def test_freezing_does_not_change_answers(served: ServedModel, export: Path, signature: str):
     loaded = tf.saved_model.load(str(export))
     answers = loaded.signatures[signature](image=tf.constant(PHOTOS), text=tf.constant(TEXTS))
     expected = served.signatures()[signature](tf.constant(PHOTOS), tf.constant(TEXTS))
@@ -86,7 +86,7 @@ def test_freezing_changes_no_answer(served: ServedModel, export: Path, signature
             np.testing.assert_array_equal(answers[name], value, err_msg=name)
 
 
-def test_every_inner_function_is_called(bodies: dict[str, list]):
+def test_graph_has_no_function_that_nothing_calls(bodies: dict[str, list]):
     called = {
         function.name
         for nodes in bodies.values()
@@ -94,20 +94,18 @@ def test_every_inner_function_is_called(bodies: dict[str, list]):
         for attribute in node.attr.values()
         for function in (attribute.func, *attribute.list.func)
     }
-    # of its own TensorFlow adds what saves and restores, and a wrapper for each signature
+    # TensorFlow itself adds functions that save and restore, and a wrapper for each signature
     assert not {name for name in bodies.keys() - called if not name.startswith("__inference_")}
 
 
-def test_large_weights_are_there_once_for_both_signatures(
-    served: ServedModel, export: Path, bodies: dict[str, list]
-):
+def test_signatures_share_large_weights(served: ServedModel, export: Path, bodies: dict[str, list]):
     loaded = tf.saved_model.load(str(export))
     plain, explained = (
         {variable.handle.ref() for variable in loaded.signatures[name].variables}
         for name in SIGNATURES
     )
     assert plain
-    assert plain <= explained  # `explain` has kernels before batch norms of its own, too
+    assert plain <= explained  # `explain` also has its own kernels before batch norms
     written = sum(file.stat().st_size for file in (export / "variables").glob("*.data*"))
     most = max(weight.numpy().nbytes for weight in served.model.variables)
     assert most < written < 3 * sum(weight.numpy().nbytes for weight in served.model.variables)
@@ -121,7 +119,7 @@ def test_large_weights_are_there_once_for_both_signatures(
     assert not list((export / "assets").glob("*"))
 
 
-def test_equal_values_of_another_shape_or_type_are_weights_of_their_own():
+def test_weights_are_shared_only_if_values_shape_and_type_are_equal():
     values = [
         np.zeros((500, 400), "float32"),
         np.zeros((400, 500), "float32"),
@@ -131,7 +129,7 @@ def test_equal_values_of_another_shape_or_type_are_weights_of_their_own():
     graph = tf.Graph()
     with graph.as_default():
         for index, value in enumerate(values):
-            tf.constant(value + 1, name=f"w{index}")  # +1: a constant of zeros is not written out
+            tf.constant(value + 1, name=f"w{index}")  # +1: constants of zeros are not written out
     weights, definition = freeze.Weights(), graph.as_graph_def()
     taken = weights.take_out(definition)
     assert {node.op for node in definition.node} == {"Placeholder"}
@@ -141,21 +139,23 @@ def test_equal_values_of_another_shape_or_type_are_weights_of_their_own():
         np.testing.assert_array_equal(taken[f"w{index}"], value + 1)
 
 
-def test_a_server_has_every_operation(bodies: dict[str, list]):
+def test_tensorflow_serving_has_every_operation_of_the_graph(bodies: dict[str, list]):
     known = {line for line in OPS_OF_SERVER.read_text().splitlines() if not line.startswith("#")}
     used = {node.op for nodes in bodies.values() for node in nodes} - bodies.keys()
     assert {"FastWordpieceTokenizeWithOffsets", "DecodeJpeg", "Conv2D"} <= used
     assert used <= known, f"TensorFlow Serving 2.20 lacks {sorted(used - known)}"
 
 
-def test_no_operation_is_internal_to_the_runtime(bodies: dict[str, list]):
+def test_graph_has_no_operation_internal_to_the_runtime(bodies: dict[str, list]):
     assert not [node.op for nodes in bodies.values() for node in nodes if node.op.startswith("_")]
 
 
-def test_batch_norms_and_paddings_are_gone(served: ServedModel, bodies: dict[str, list]):
-    """In `explain`, those behind the fine map stay.
+def test_batch_norms_and_paddings_are_folded_into_convolutions(
+    served: ServedModel, bodies: dict[str, list]
+):
+    """In `explain`, those after the fine map stay.
 
-    The backward pass needs what comes between convolution and batch norm.
+    The backward pass needs the values between the convolution and the batch norm.
     """
     folded = []
     for nodes in network_bodies(bodies):
@@ -176,7 +176,7 @@ def network_bodies(bodies: dict[str, list]) -> list[list]:
     return found
 
 
-def test_the_text_does_not_wait_for_the_photo(bodies: dict[str, list]):
+def test_text_branch_does_not_wait_for_the_photo(bodies: dict[str, list]):
     for nodes in network_bodies(bodies):
         by_name = {node.name: node for node in nodes}
         attention = next(node for node in nodes if node.op == "Softmax" and "text" in node.name)
@@ -191,17 +191,17 @@ def test_the_text_does_not_wait_for_the_photo(bodies: dict[str, list]):
         assert "DatasetToSingleElement" not in before
 
 
-def test_large_jpegs_are_decoded_small_inside_the_graph(bodies: dict[str, list]):
+def test_graph_can_decode_jpegs_at_reduced_sizes(bodies: dict[str, list]):
     ratios = {
         node.attr["ratio"].i
         for nodes in bodies.values()
         for node in nodes
         if node.op == "DecodeJpeg"
     }
-    assert ratios - {0} | {1} == {1, 2, 4, 8}  # 0: the default, 1, is not written down
+    assert ratios - {0} | {1} == {1, 2, 4, 8}  # the default, 1, is not written out and reads as 0
 
 
-def test_it_is_answered_in_a_process_that_has_never_seen_this_project(export: Path, tmp_path: Path):
+def test_export_runs_in_a_process_without_this_package(export: Path, tmp_path: Path):
     (tmp_path / "photo.jpg").write_bytes(photo())
     program = f"""
 import sys
@@ -223,7 +223,7 @@ assert not {{"eczema_tf", "keras_hub"}} & sys.modules.keys()
     )
 
 
-def test_a_lookup_table_cannot_be_frozen(tmp_path: Path):
+def test_freezing_refuses_a_lookup_table(tmp_path: Path):
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1.0]), 0.0)
     function = tf.function(
         lambda text: {"out": table.lookup(text)},
@@ -233,7 +233,7 @@ def test_a_lookup_table_cannot_be_frozen(tmp_path: Path):
         freeze.save_frozen({"serving_default": function}, tmp_path / "1")
 
 
-def test_too_many_weights_are_an_error_before_anything_is_written(
+def test_freezing_refuses_too_many_weights_before_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(freeze, "MAX_BYTES", 11)
@@ -246,7 +246,7 @@ def test_too_many_weights_are_an_error_before_anything_is_written(
     assert not (tmp_path / "1").exists()
 
 
-def test_an_input_that_nothing_needs_stays_in_the_signature(tmp_path: Path):
+def test_signature_keeps_unused_inputs(tmp_path: Path):
     specs = [tf.TensorSpec([None], tf.float32, name=name) for name in ("used", "unused")]
     freeze.save_frozen(
         {
@@ -262,7 +262,7 @@ def test_an_input_that_nothing_needs_stays_in_the_signature(tmp_path: Path):
     ].numpy().tolist() == [2.0]
 
 
-# Rewrites, on graphs made by hand.
+# Rewrites, on small handmade graphs
 
 RNG = np.random.default_rng(0)
 KERNEL, DEPTHWISE_KERNEL = (
@@ -273,7 +273,7 @@ INPUT = RNG.normal(size=(2, 9, 9, 4)).astype("float32")
 
 
 def trace(function) -> rewrites.GraphDef:
-    """The graph of a function of one photo-like tensor, `x`, with its result in `y`."""
+    """Returns the graph of a function: its input is a photo-like tensor, `x`, its result `y`."""
     named = tf.function(
         lambda x: tf.identity(function(x), name="y"),
         input_signature=[tf.TensorSpec([None, *INPUT.shape[1:]], name="x")],
@@ -341,7 +341,7 @@ def scale_alike(x: tf.Tensor) -> tf.Tensor:
 @pytest.mark.parametrize(
     "function", [convolve_used_twice, scale_by_the_input, scale_by_place, scale_alike]
 )
-def test_what_is_not_one_scale_for_each_channel_is_left_alone(function):
+def test_folding_skips_shared_convolutions_and_scales_not_per_channel(function):
     graph = trace(function)
     before = run(graph)
     rewrites.fold_batch_norms(graph)
@@ -355,11 +355,10 @@ def padded(sides: tuple[int, int], stride: int):
 
 
 @pytest.mark.parametrize(
-    ("size", "sides", "stride", "folded"),
-    [(9, (1, 1), 1, 1), (9, (1, 1), 2, 1), (9, (2, 0), 1, 0), (9, (2, 2), 1, 0)],
+    ("sides", "stride", "folded"), [((1, 1), 1, 1), ((1, 1), 2, 1), ((2, 0), 1, 0), ((2, 2), 1, 0)]
 )
-def test_padding_is_folded_where_the_convolution_pads_as_much(
-    size: int, sides: tuple[int, int], stride: int, folded: int
+def test_padding_is_folded_only_if_same_padding_equals_it(
+    sides: tuple[int, int], stride: int, folded: int
 ):
     graph = trace(padded(sides, stride))
     before = run(graph)
@@ -369,8 +368,8 @@ def test_padding_is_folded_where_the_convolution_pads_as_much(
     np.testing.assert_allclose(run(graph), before, atol=1e-5)
 
 
-def test_padding_is_left_alone_where_the_size_is_even_or_unknown():
-    """At stride 2, "SAME" pads an even side on one end only: symmetric padding shifts the grid."""
+def test_padding_is_kept_if_the_size_is_even_or_unknown():
+    """At stride 2, "SAME" pads an even side at one end only; symmetric padding shifts the grid."""
     function = padded((1, 1), 2)
     for size in (8, None):
         spec = tf.TensorSpec([None, size, size, 4], name="x")

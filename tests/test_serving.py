@@ -1,4 +1,4 @@
-"""The served graph: parity with Keras, each row on its own, hostile bytes; and the client."""
+"""Tests of the served graph (parity with Keras, separate rows, hostile bytes) and its client."""
 
 import http.server
 import io
@@ -102,7 +102,7 @@ def build_parts(embedding_dimension: int | None = None, clinical: tuple[Field, .
         clinical=clinical,
     )
     model = build_model(ModelConfig(embedding_units=8), encoders)
-    # untrained heads are near 0.5 for everything: make differences visible
+    # untrained heads answer about 0.5 for everything: larger kernels make differences visible
     for head in ("eczema_image", "eczema_text"):
         model.get_layer(head).kernel.assign(model.get_layer(head).kernel * 20)
     rng = np.random.default_rng(0)
@@ -120,15 +120,15 @@ def build_served(parts, **more) -> ServedModel:
 
 
 def build_explained(parts, **more) -> ServedModel:
-    """With both signatures."""
+    """Builds a served model with both signatures."""
     explainer = partial(explain_in_one_pass, Submodels(parts[0]))
     return build_served(parts, explainer=explainer, **more)
 
 
 def save_small_export(folder: Path) -> None:
-    """With variables and warm-up requests, as large models have them."""
+    """Saves a small export with variables and warm-up requests, as large models have."""
     parts = model, _, _ = build_parts()
-    # steep enough to tell photos apart, not so steep that all are 0 or 1
+    # steep enough to tell photos apart, but not so steep that all answers are 0 or 1
     for head in ("eczema_joint", "eczema_image", "eczema_text"):
         model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 10)
     served = build_explained(parts)
@@ -154,7 +154,7 @@ def export(parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def serve(export: Path):
-    loaded = tf.saved_model.load(str(export))  # kept alive by the closure
+    loaded = tf.saved_model.load(str(export))  # the closure keeps the model alive
 
     def ask(photos: list[bytes], texts: list[bytes | str]) -> dict[str, np.ndarray]:
         outputs = loaded.signatures["serving_default"](
@@ -165,7 +165,7 @@ def serve(export: Path):
     return ask
 
 
-def test_the_signature_is_the_contract(export: Path):
+def test_signature_has_the_documented_inputs_and_outputs(export: Path):
     signature = tf.saved_model.load(str(export)).signatures["serving_default"]
     inputs = {
         name: (spec.dtype, spec.shape.as_list())
@@ -189,7 +189,7 @@ def test_the_signature_is_the_contract(export: Path):
     }
 
 
-def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, serve):
+def test_export_agrees_with_keras_on_inputs_of_the_training_pipeline(parts, serve):
     model, _, tokenizer = parts
     photos, texts = [photo(), b"", photo("PNG", seed=1)], ["itchy & dry", "the <b>rash</b>", ""]
     pixels = [
@@ -248,7 +248,7 @@ HOSTILE = {
 }
 
 
-def test_bad_photos_say_what_is_wrong_and_leave_their_neighbours_alone(serve):
+def test_bad_photos_get_a_status_and_do_not_affect_other_rows(serve):
     good, text = photo(), b"itchy"
     alone = serve([good], [text])
     photos = [good]
@@ -263,7 +263,7 @@ def test_bad_photos_say_what_is_wrong_and_leave_their_neighbours_alone(serve):
     np.testing.assert_allclose(answer["eczema"][::2], alone["eczema"][0], atol=1e-6)
 
 
-def test_what_is_not_read_or_known_of_a_text_is_said_and_the_text_is_used(serve):
+def test_status_reports_cut_and_mostly_unknown_texts_which_are_still_used(serve):
     long, strange = "is " * 20, "zzz qqq zzz"
     answer = serve([b"", HOSTILE["gif"][0], photo(), photo()], [long, long, strange, "itchy"])
     read = "text: read to word 14 of 20"
@@ -275,7 +275,7 @@ def test_what_is_not_read_or_known_of_a_text_is_said_and_the_text_is_used(serve)
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_rows_are_run_a_few_at_a_time(
+def test_answers_do_not_depend_on_how_many_rows_run_at_once(
     small_export: Path, monkeypatch: pytest.MonkeyPatch, signature: str
 ):
     texts = ["itchy " * 200, "red", "", "dry " * 300]
@@ -284,7 +284,7 @@ def test_rows_are_run_a_few_at_a_time(
     monkeypatch.setitem(STEP_ROWS, signature, 1)
     by_and_by = exported.run([photo()] * 4, texts, signature)
     assert by_and_by.keys() == at_once.keys()
-    for row, text in enumerate(texts):  # in the order in which they were asked
+    for row, text in enumerate(texts):  # answers are in the order of the rows
         alone = exported.run([photo()], [text], signature)["eczema"][0]
         assert at_once["eczema"][row] == pytest.approx(alone, abs=1e-5)
     for name, value in at_once.items():
@@ -295,14 +295,16 @@ def test_rows_are_run_a_few_at_a_time(
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_a_signature_loaded_alone_answers_as_beside_the_others(small_export: Path, signature: str):
+def test_signature_loaded_without_the_others_gives_the_same_answers(
+    small_export: Path, signature: str
+):
     cases = [photo(), b""], ["itchy and dry", "red"], signature
     alone, whole = ExportedModel(small_export, [signature]), ExportedModel(small_export)
     for name, value in whole.run(*cases).items():
         np.testing.assert_array_equal(alone.run(*cases)[name], value, err_msg=name)
 
 
-def test_a_signature_loaded_alone_leaves_the_functions_of_the_others_out(small_export: Path):
+def test_keep_signatures_drops_the_functions_of_other_signatures(small_export: Path):
     graph = (small_export / "saved_model.pb").read_bytes()
     kept = {}
     for names in [("serving_default",), ("explain",), SIGNATURES]:
@@ -315,7 +317,7 @@ def test_a_signature_loaded_alone_leaves_the_functions_of_the_others_out(small_e
     assert 3 * len(serving) < 2 * len(both)
 
 
-def test_a_damaged_graph_without_checksums_is_a_clear_error(small_export: Path, tmp_path: Path):
+def test_damaged_graph_without_checksums_is_a_clear_error(small_export: Path, tmp_path: Path):
     folder = tmp_path / "1"
     shutil.copytree(small_export, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
     for damaged in (b"", b"\x0a\xff"):
@@ -324,7 +326,7 @@ def test_a_damaged_graph_without_checksums_is_a_clear_error(small_export: Path, 
             ExportedModel(folder)
 
 
-def test_a_long_text_does_not_make_short_ones_beside_it_long():
+def test_plan_steps_keeps_long_texts_apart_from_short_ones():
     short, long = [80] * 15, STEP_BYTES - 1
     assert list(plan_steps([*short[:7], long, *short[7:]], 16)) == [[*range(7), *range(8, 16)], [7]]
     assert list(plan_steps([STEP_BYTES // 16] * 16, 16)) == [[*range(16)]]
@@ -333,14 +335,14 @@ def test_a_long_text_does_not_make_short_ones_beside_it_long():
     assert list(plan_steps([], 16)) == [[]]
 
 
-def test_a_bad_photo_counts_as_none(serve):
+def test_undecodable_photo_is_treated_like_no_photo(serve):
     bad, none = serve([HOSTILE["cut jpeg"][0]], [b"itchy"]), serve([b""], [b"itchy"])
     np.testing.assert_allclose(bad["eczema"], none["eczema"], atol=1e-6)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=60)), min_size=1, max_size=4))
 @settings(max_examples=40)
-def test_any_bytes_get_an_answer_row_by_row(serve, rows: list[tuple[bytes, bytes]]):
+def test_arbitrary_bytes_get_a_finite_answer_for_each_row(serve, rows: list[tuple[bytes, bytes]]):
     magics = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b""]
     answer = serve(
         [magics[place % 3] + data for place, (data, _) in enumerate(rows)],
@@ -351,20 +353,20 @@ def test_any_bytes_get_an_answer_row_by_row(serve, rows: list[tuple[bytes, bytes
     assert not answer["image_used"].any()
 
 
-def test_nothing_usable_is_said(serve):
+def test_status_says_when_neither_photo_nor_text_is_usable(serve):
     assert serve([b""], [b""])["status"][0] == b"neither a photo nor a text that can be used"
     both = serve([b"\xff\xd8\xff"], [b"\x00\x00"])["status"][0]
     assert both == b"photo: smaller than 32 bytes; text: nothing readable in it"
 
 
-def test_a_model_of_embeddings_ignores_photos_and_says_so():
+def test_model_of_image_embeddings_ignores_photos_and_says_so():
     served = build_served(build_parts(embedding_dimension=12))
     answer = served.serve(tf.constant([photo(), b""]), tf.constant(["itchy", "dry"]))
     assert answer["status"].numpy().tolist() == [IGNORED_PHOTO.encode(), b"ok"]
     assert not answer["image_used"].numpy().any()
 
 
-def test_a_modality_that_was_not_trained_on_is_ignored(parts):
+def test_text_is_ignored_if_the_model_was_not_trained_on_texts(parts):
     served = build_served(parts, trained_on=frozenset({"image"}))
     answer = served.serve(tf.constant([photo()]), tf.constant(["itchy"]))
     assert answer["status"].numpy()[0] == IGNORED_TEXT.encode()
@@ -372,7 +374,7 @@ def test_a_modality_that_was_not_trained_on_is_ignored(parts):
     assert not answer["text_used"].numpy()[0]
 
 
-def test_an_export_that_may_do_more_than_compute_is_refused(small_export: Path, tmp_path: Path):
+def test_export_with_an_operation_that_writes_files_is_refused(small_export: Path, tmp_path: Path):
     folder = Path(shutil.copytree(small_export, tmp_path / "1"))
     saved = SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
     list_functions(saved.meta_graphs[0].graph_def)[0].node_def.add(op="WriteFile")
@@ -383,7 +385,7 @@ def test_an_export_that_may_do_more_than_compute_is_refused(small_export: Path, 
             ExportedModel(folder, signatures)
 
 
-def test_a_version_that_comes_while_predict_starts_is_not_mixed_with_the_one_before(
+def test_predict_does_not_mix_versions_if_a_newer_one_appears_meanwhile(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "1").symlink_to(export)
@@ -397,9 +399,9 @@ def test_a_version_that_comes_while_predict_starts_is_not_mixed_with_the_one_bef
     assert predicting.predict([], "itchy", model=tmp_path).thresholds == METADATA.thresholds
 
 
-def test_local_prediction_takes_the_newest_version(export: Path, tmp_path: Path):
+def test_local_prediction_uses_the_newest_complete_version(export: Path, tmp_path: Path):
     (tmp_path / "arm.jpg").write_bytes(photo())
-    for name in ("2", "4", "\u00b2"):  # 4 is being copied
+    for name in ("2", "4", "\u00b2"):  # no graph yet: 4 is still being copied
         (export.parent / name).mkdir()
     assert find_version(export.parent) == export
     answer = predict([tmp_path / "arm.jpg"], "itchy", model=export.parent)
@@ -410,7 +412,7 @@ def test_local_prediction_takes_the_newest_version(export: Path, tmp_path: Path)
     assert not tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
 
 
-def test_an_export_says_what_it_is(export: Path):
+def test_exported_model_knows_its_version_and_metadata(export: Path):
     exported = ExportedModel(export.parent, [SERVE])
     assert (exported.folder, exported.version) == (export, 3)
     assert exported.metadata == ExportMetadata.read(export.parent) == METADATA
@@ -419,13 +421,13 @@ def test_an_export_says_what_it_is(export: Path):
     assert written["labels"] == {"consistency": [*CONSISTENCY], "severity": [*SEVERITY]}
 
 
-def test_an_export_without_the_signature_that_is_asked_is_a_clear_error(export: Path):
+def test_missing_signature_is_a_clear_error(export: Path):
     with pytest.raises(EczemaError, match="cannot be loaded as a SavedModel: 'explain'"):
         ExportedModel(export)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"notice": "x"}'])
-def test_damaged_metadata_are_a_clear_error(tmp_path: Path, content: str):
+def test_missing_or_damaged_metadata_are_a_clear_error(tmp_path: Path, content: str):
     (tmp_path / "saved_model.pb").touch()
     with pytest.raises(EczemaError, match=r"eczema\.json: missing or damaged; export the model"):
         ExportMetadata.read(tmp_path)
@@ -435,7 +437,7 @@ def test_damaged_metadata_are_a_clear_error(tmp_path: Path, content: str):
         ExportMetadata.read(tmp_path)
 
 
-def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path):
+def test_folder_without_a_model_is_a_clear_error(tmp_path: Path):
     with pytest.raises(EczemaError, match="contains no SavedModel"):
         predict([], "itchy", model=tmp_path)
 
@@ -457,10 +459,10 @@ ROW = {
 
 @pytest.fixture
 def server():
-    """Speaks just enough of TensorFlow Serving's REST protocol; keeps what it was asked."""
+    """A server with just enough of TensorFlow Serving's REST protocol; it records the requests."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        asked: list = []  # noqa: RUF012  (one server a test)
+        asked: list = []  # noqa: RUF012  (each test has its own server)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -485,7 +487,7 @@ def server():
         thread.join()
 
 
-def test_remote_prediction_speaks_tensorflow_serving(server, tmp_path: Path):
+def test_remote_prediction_uses_the_protocol_of_tensorflow_serving(server, tmp_path: Path):
     (tmp_path / "arm.jpg").write_bytes(photo())
     url, asked = server
     rows = predict_remotely(f"{url}/eczema", [b"abc", b""], "itchy")
@@ -497,7 +499,7 @@ def test_remote_prediction_speaks_tensorflow_serving(server, tmp_path: Path):
     assert (answer.decision, answer.photos, answer.thresholds) == ("eczema", 2, None)
 
 
-def test_a_servers_error_is_passed_on(server):
+def test_error_message_of_a_server_is_passed_on(server):
     with pytest.raises(EczemaError, match=r"answered 404.*no such model"):
         predict_remotely(f"{server[0]}/other", [b""], "itchy")
 
@@ -521,7 +523,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-def test_a_servers_nonsense_is_no_answer(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_malformed_rows_from_a_server_are_refused(name: str, monkeypatch: pytest.MonkeyPatch):
     changes, message = NONSENSE[name]
     row = {key: value for key, value in {**ROW, **changes}.items() if value is not ...}
     monkeypatch.setattr(client, "_fetch", lambda *_: {"predictions": [row]})
@@ -531,7 +533,7 @@ def test_a_servers_nonsense_is_no_answer(name: str, monkeypatch: pytest.MonkeyPa
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_terminal_obeys_is_taken_out_of_what_a_server_says(monkeypatch: pytest.MonkeyPatch):
+def test_control_characters_from_a_server_are_replaced(monkeypatch: pytest.MonkeyPatch):
     row = {**ROW, "status": "ok\x1b[2J\ud800"}
     said = {**METADATA.model_dump(mode="json"), "notice": "no diagnosis\x1b]0;x\a"}
     answer = {"predictions": [row], "metadata": {"eczema_tf": said}}
@@ -543,7 +545,7 @@ def test_what_a_terminal_obeys_is_taken_out_of_what_a_server_says(monkeypatch: p
 
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"predictions": None}, {"predictions": [3]}])
-def test_an_answer_of_another_kind_is_none(answer: object, monkeypatch: pytest.MonkeyPatch):
+def test_unexpected_json_from_a_server_is_refused(answer: object, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "_fetch", lambda *_: answer)
     for ask in (fetch_metadata, partial(predict_remotely, images=[b""], text="itchy")):
         with pytest.raises(EczemaError, match="no usable answer"):
@@ -567,7 +569,7 @@ def test_an_answer_of_another_kind_is_none(answer: object, monkeypatch: pytest.M
     ],
     ids=str,
 )
-def test_nonsense_said_of_a_model_is_refused(
+def test_malformed_metadata_from_a_server_are_refused(
     changes: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ):
     said = {**METADATA.model_dump(mode="json"), "clinical": {"age": [], "sex": ["f", "m"]}}
@@ -582,14 +584,19 @@ def test_nonsense_said_of_a_model_is_refused(
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/v1/models/eczema", "file:///etc/passwd", "nonsense"]
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:9/v1/models/eczema", "Connection refused"),
+        ("file:///etc/passwd", "http"),
+        ("nonsense", "http"),
+    ],
 )
-def test_no_server_is_a_clear_error(url: str):
-    with pytest.raises(EczemaError):
+def test_unreachable_or_invalid_url_is_a_clear_error(url: str, says: str):
+    with pytest.raises(EczemaError, match=says):
         predict_remotely(url, [b""], "itchy")
 
 
-def test_answers_are_readable_and_always_carry_the_notice():
+def test_formatted_answer_is_readable_and_has_the_notice():
     thresholds = {"image": 0.6, "text": 0.4, "fusion": 0.5}
     text = format_answer(read_answer(ROW, thresholds))
     assert text.startswith("Eczema: at most one in ten validation cases without eczema ")
@@ -600,13 +607,13 @@ def test_answers_are_readable_and_always_carry_the_notice():
     assert NOTICE in text
 
 
-def test_what_a_model_was_never_told_is_not_said():
+def test_consistency_is_left_out_if_the_model_never_learned_it():
     answer = read_answer({**ROW, "consistency": [float(np.float32(1 / 3))] * 3}, None)
     assert answer.consistency is None
     assert "the text suggests" not in format_answer(answer)
 
 
-def test_what_was_not_given_is_not_answered():
+def test_answer_leaves_out_modalities_that_were_not_used():
     answer = read_answer({**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None)
     assert answer.eczema == {"image": None, "text": 0.9, "fusion": 0.75}
     text = format_answer(answer)
@@ -616,7 +623,7 @@ def test_what_was_not_given_is_not_answered():
     assert answer.find_threshold("fusion") is None
     unsure = {**ROW, "image_used": False, "decision": "cannot tell"}
     lone = read_answer(unsure, {"image": 0.6, "text": 0.95, "fusion": 0.5})
-    assert lone.compare_with_threshold("fusion") == "below"  # the text's
+    assert lone.compare_with_threshold("fusion") == "below"  # the text's own threshold
     assert "severity, if eczema" in format_answer(lone)
     nothing = read_answer({**ROW, "image_used": False, "text_used": False}, None)
     assert nothing.eczema["fusion"] is None
@@ -625,8 +632,8 @@ def test_what_was_not_given_is_not_answered():
     assert nothing.grade == ""
 
 
-def test_the_grade_shown_is_the_grade_scored():
-    """The median, where the most probable grade is another."""
+def test_displayed_grade_is_the_one_that_evaluation_scores():
+    """Both are the median; here, the most probable grade is a different one."""
     severity = [0.4, 0.25, 0.35]
     logits = np.log([0.6 / 0.4, 0.35 / 0.65])
     np.testing.assert_allclose(compute_grade_probabilities(logits[None]), [severity])

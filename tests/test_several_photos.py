@@ -1,4 +1,4 @@
-"""Several photos of a case: one answer, pooled everywhere by the rule of evaluation."""
+"""Tests pooling the answers to several photos of a case, by the same rule as in evaluation."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ UNDECIDED = {"image": (0.4, 0.6), "text": (0.3, 0.7), "fusion": (0.2, 0.8)}
 
 
 def answer_rows(*rows: dict) -> dict[str, np.ndarray]:
-    """Outputs of a signature; what is not given is that of a known photo with a known text."""
+    """Builds a signature's outputs; the defaults are those of a known photo with a known text."""
     plain = {
         "eczema": 0.5,
         "eczema_image": 0.5,
@@ -30,7 +30,7 @@ def answer_rows(*rows: dict) -> dict[str, np.ndarray]:
     return outputs
 
 
-def test_a_case_has_the_mean_of_its_photos_log_odds():
+def test_case_gets_the_mean_log_odds_of_its_photos():
     rows = answer_rows(
         {"eczema": 0.9, "eczema_image": 0.8, "severity": [0.1, 0.2, 0.7]},
         {"eczema": 0.3},
@@ -39,15 +39,15 @@ def test_a_case_has_the_mean_of_its_photos_log_odds():
     found = pool_rows(rows, ["a", "b", "a"], UNDECIDED)
     assert found["eczema"][0] == pytest.approx(expit((logit(0.9) + logit(0.6)) / 2), abs=1e-6)
     assert found["eczema_image"][0] == pytest.approx(expit((logit(0.8) + logit(0.4)) / 2))
-    worse = expit((logit([0.9, 0.7]) + logit([0.4, 0.1])) / 2)  # than mild, than moderate
+    worse = expit((logit([0.9, 0.7]) + logit([0.4, 0.1])) / 2)  # than mild, and than moderate
     np.testing.assert_allclose(found["severity"][0], [1 - worse[0], worse[0] - worse[1], worse[1]])
     np.testing.assert_allclose(found["consistency"][0], [0.5, 0.3, 0.2], rtol=1e-6)
-    for name, values in rows.items():  # one row alone is not touched
+    for name, values in rows.items():  # a single row stays as it is
         assert np.array_equal(found[name][1], values[1])
         assert found[name].dtype == values.dtype
 
 
-def test_a_strange_photo_is_left_out_and_that_is_said():
+def test_unfamiliar_photo_is_left_out_and_the_status_says_so():
     strange = {"known_image": False, "eczema": 0.99, "eczema_image": 0.99}
     familiar = {"eczema": 0.1, "eczema_image": 0.2, "decision": b"not eczema"}
     found = pool_rows(answer_rows(familiar, strange), [0, 0], UNDECIDED)
@@ -59,7 +59,7 @@ def test_a_strange_photo_is_left_out_and_that_is_said():
     assert (found["known_image"][0], found["decision"][0]) == (False, b"cannot tell")
 
 
-def test_a_photo_that_cannot_be_used_takes_nothing_from_the_others():
+def test_unusable_photo_does_not_change_the_answer_to_the_others():
     refused = {"image_used": False, "known_image": False, "eczema": 0.01, "eczema_image": 0.01}
     rows = answer_rows({"eczema": 0.9}, refused | {"status": b"photo: too large"})
     found = pool_rows(rows, [0, 0], UNDECIDED)
@@ -68,7 +68,7 @@ def test_a_photo_that_cannot_be_used_takes_nothing_from_the_others():
     assert (found["decision"][0], found["status"][0]) == (b"eczema", b"photo 2: too large")
 
 
-def test_with_bounds_evidence_decides_and_without_them_photos_must_agree():
+def test_with_bounds_evidence_decides_and_without_photos_must_agree():
     sure, unsure = {"eczema": 0.99, "decision": b"eczema"}, {"eczema": 0.6}
     against = {"eczema": 0.01, "decision": b"not eczema"}
     for rows, with_bounds, without in (
@@ -85,12 +85,12 @@ def test_with_bounds_evidence_decides_and_without_them_photos_must_agree():
     assert set(IMPLIED) == {b"eczema", b"not eczema", b"cannot tell"}
 
 
-def test_a_saturated_probability_has_finite_evidence():
+def test_saturated_probability_has_finite_evidence():
     found = pool_rows(answer_rows({"eczema": 1.0}, {"eczema": 0.5}), [0, 0], UNDECIDED)
     assert 0.99 < found["eczema"][0] < 1
 
 
-def test_explanations_are_averaged_over_the_photos_that_speak():
+def test_explanations_are_averaged_over_the_known_photos():
     rows = answer_rows({}, {}, {"known_image": False})
     rows["contribution"] = np.array([[1.0, 2, 3], [3, 4, 5], [9, 9, 9]], "float32")
     rows["token_score"] = np.array([[1.0], [2], [9]], "float32")
@@ -103,7 +103,7 @@ def test_explanations_are_averaged_over_the_photos_that_speak():
     assert not {"heatmap", "heatmap_scale"} & found.keys()
 
 
-def test_what_is_said_of_the_text_is_said_once():
+def test_remarks_on_text_and_fields_appear_once_in_the_status():
     said = b"text: read to word 4 of 9; text: mostly words this model does not know"
     statuses = [said, b"photo: bad; allowed: JPEG; " + said, said]
     assert join_row_statuses(statuses, [False, False, True]).decode() == (

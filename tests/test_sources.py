@@ -1,4 +1,4 @@
-"""What every source must do: a valid manifest, the same bytes again, nothing outside its folder."""
+"""Every source writes a valid manifest, repeats it byte for byte and stays inside its folder."""
 
 import csv
 import json
@@ -156,11 +156,11 @@ def read_tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_every_shipped_map_is_tried():
+def test_every_shipped_map_has_a_test_table():
     assert set(TABLES) == set(list_shipped())
 
 
-def test_the_manifest_is_one_that_training_takes(source: str, tmp_path: Path):
+def test_manifest_is_valid_for_training(source: str, tmp_path: Path):
     SOURCES[source](tmp_path / "out", tmp_path, "good")
     table = load_manifest(tmp_path / "out" / "manifest.csv").table
     assert table["example_id"].is_unique
@@ -170,7 +170,7 @@ def test_the_manifest_is_one_that_training_takes(source: str, tmp_path: Path):
     assert (table["image_path"] != "").any()
 
 
-def test_the_data_set_is_described(source: str, tmp_path: Path):
+def test_dataset_json_describes_the_data_set(source: str, tmp_path: Path):
     SOURCES[source](tmp_path / "out", tmp_path, "good")
     written = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert written["counts"]
@@ -180,13 +180,13 @@ def test_the_data_set_is_described(source: str, tmp_path: Path):
     assert written["columns"]
 
 
-def test_the_same_input_makes_the_same_bytes(source: str, tmp_path: Path):
+def test_same_input_gives_the_same_bytes(source: str, tmp_path: Path):
     for name in ("one", "two"):
         SOURCES[source](tmp_path / name, tmp_path, "good")
     assert read_tree(tmp_path / "one") == read_tree(tmp_path / "two")
 
 
-def test_an_existing_folder_is_replaced_only_if_told_to(source: str, tmp_path: Path):
+def test_existing_folder_is_replaced_only_with_overwrite(source: str, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("mine")
     with pytest.raises(EczemaError, match="exists"):
@@ -196,14 +196,14 @@ def test_an_existing_folder_is_replaced_only_if_told_to(source: str, tmp_path: P
     assert "precious" not in read_tree(tmp_path / "out")
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"synthetic"}))  # which reads nothing
-def test_a_folder_that_holds_the_inputs_is_refused(source: str, tmp_path: Path):
+@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"synthetic"}))  # it reads no input
+def test_output_folder_that_contains_the_inputs_is_refused(source: str, tmp_path: Path):
     with pytest.raises(DataError, match="would be lost"):
         SOURCES[source](tmp_path, tmp_path, "good", overwrite=True)
     assert (tmp_path / "photos").is_dir()
 
 
-def test_a_failure_leaves_nothing_behind(
+def test_failed_write_leaves_nothing_behind(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(*_: object) -> None:
@@ -238,7 +238,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_does_the_same_as_the_function(
+def test_command_writes_the_same_files_as_the_function(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     SOURCES[name](tmp_path / "one", tmp_path, "good")
@@ -254,7 +254,7 @@ def test_the_command_does_the_same_as_the_function(
 
 
 @pytest.mark.parametrize("command", ["dermavqa", "folder", "table"])
-def test_the_help_of_a_command_has_an_example_and_bad_usage_exits_with_2(
+def test_help_has_an_example_and_bad_usage_exits_with_2(
     command: str, capsys: pytest.CaptureFixture
 ):
     for arguments, status in ((["--help"], 0), (["--out", "x"], 2)):
@@ -264,13 +264,13 @@ def test_the_help_of_a_command_has_an_example_and_bad_usage_exits_with_2(
     assert f"python -m eczema_tf.prepare {command} " in capsys.readouterr().out
 
 
-def test_the_help_names_every_shipped_map(capsys: pytest.CaptureFixture):
+def test_help_names_every_shipped_map(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
         main(["table", "--help"])
     assert ", ".join(list_shipped()) in capsys.readouterr().out
 
 
-def test_only_what_lies_in_the_folder_is_found(tmp_path: Path):
+def test_find_photos_finds_only_photos_inside_the_folder(tmp_path: Path):
     folder = tmp_path / "photos"
     draw(folder / "deep" / "in.png", 90)
     draw(tmp_path / OFF_LIMITS, 200)
@@ -301,7 +301,7 @@ def test_only_what_lies_in_the_folder_is_found(tmp_path: Path):
             find_photos(folder, [name])
 
 
-def test_photos_may_lie_side_by_side(tmp_path: Path):
+def test_side_by_side_also_finds_photos_in_the_folder_itself(tmp_path: Path):
     draw(tmp_path / "a.png", 90)
     draw(tmp_path / "deep" / "b.png", 90)
     names = ["deep/a.png", "deep/b.png", "../a.png"]
@@ -312,7 +312,7 @@ def test_photos_may_lie_side_by_side(tmp_path: Path):
     }
 
 
-def test_the_case_of_an_ending_is_ignored_where_one_file_fits(tmp_path: Path):
+def test_case_of_an_ending_is_ignored_if_only_one_file_fits(tmp_path: Path):
     folder = tmp_path / "photos"
     for name in ("deep/a.JPG", "b.Jpg", "b.JPG", "c.PNG", "D.JPG", "e.jpg", "e.JPG"):
         draw(folder / name, 90)
@@ -330,7 +330,7 @@ LIMIT = csv.field_size_limit()
 
 @pytest.mark.parametrize("column", ["text", "site"])
 @pytest.mark.parametrize("cell", ["dry\0skin", "d" * (LIMIT + 1)])
-def test_what_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, column: str, cell: str):
+def test_cell_that_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, column: str, cell: str):
     rows = pd.DataFrame({"example_id": ["r1", "r2"], column: ["d" * LIMIT, cell]})
     said = rf"cannot be written \(1 fault\):\n  r2: {column}: .* of them"
     with pytest.raises(DataError, match=said):
@@ -338,19 +338,19 @@ def test_what_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, column: st
     assert not (tmp_path / "out").exists()
 
 
-def test_an_ending_and_the_coding_of_an_accent_may_both_differ(tmp_path: Path):
+def test_ending_case_and_unicode_form_may_differ_together(tmp_path: Path):
     apart, whole = (unicodedata.normalize(form, "Hände/Ärm") for form in ("NFD", "NFC"))
     draw(tmp_path / f"{apart}.JPG", 90)
-    for name in (whole, apart):  # on a disk that keeps what it is given, either way round
+    for name in (whole, apart):  # either form, on a disk that keeps names as they are given
         assert find_photos(tmp_path, [f"{name}.jpg", f"{whole.lower()}.jpg"]) == {
             f"{name}.jpg": (tmp_path / f"{apart}.JPG").resolve()
         }
     with pytest.raises(DataError, match="none of the data set's photos is there"):
-        find_photos(tmp_path, [f"h{whole[1:]}.jpg"])  # another folder
+        find_photos(tmp_path, [f"h{whole[1:]}.jpg"])  # the name of another folder
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_photo_is_never_taken_from_or_put_outside(source: str, hostile: str, tmp_path: Path):
+def test_no_photo_is_read_or_written_outside_the_folder(source: str, hostile: str, tmp_path: Path):
     for suffix in (".png", ".jpg"):
         draw((tmp_path / OFF_LIMITS).with_suffix(suffix), 200)
     photo, out = hostile.format(root=tmp_path), tmp_path / "deep" / "out"

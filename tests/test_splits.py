@@ -1,4 +1,4 @@
-"""Splits and folds: by group, with fair shares, whatever the order of the rows or the time."""
+"""Splits and folds keep groups whole and classes balanced, and never depend on the row order."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ fold_splits = partial(splitting.fold_splits, label_threshold=0.5)
 
 
 def build_table(labels: list[float], rows_a_group: int = 1, split: str = "") -> pd.DataFrame:
-    """One label a group."""
+    """Builds a table with one label per group."""
     groups = [f"g{group}" for group in range(len(labels)) for _ in range(rows_a_group)]
     return pd.DataFrame(
         {
@@ -41,13 +41,13 @@ labels_of_groups = st.lists(st.sampled_from([0.0, 0.3, 0.8, 1.0, np.nan]), min_s
 
 
 @given(labels_of_groups, st.integers(1, 3), st.integers(0, 9))
-def test_no_group_straddles_splits_and_fractions_hold(labels: list[float], rows: int, seed: int):
+def test_groups_stay_in_one_split_and_fractions_hold(labels: list[float], rows: int, seed: int):
     table = build_table(labels, rows)
     splits = assign_splits(table, seed=seed)
     assert splits.groupby(table["group_id"]).nunique().max() == 1
     sizes = splits_by_group(table, splits).value_counts()
     assert set(sizes.index) <= set(FRACTIONS)
-    # to within one, and one more for each class so rare that splits might go without it
+    # to within one group, and one more for each class so rare that a split might lack it
     positive, known = np.array(labels) > 0.5, ~np.isnan(labels)
     rare = sum(0 < count < 20 for count in (positive.sum(), (known & ~positive).sum()))
     for split, fraction in FRACTIONS.items():
@@ -55,7 +55,7 @@ def test_no_group_straddles_splits_and_fractions_hold(labels: list[float], rows:
 
 
 @given(labels_of_groups, st.integers(0, 9))
-def test_each_class_goes_to_as_many_splits_as_it_can(labels: list[float], seed: int):
+def test_each_class_is_in_as_many_splits_as_possible(labels: list[float], seed: int):
     table = build_table(labels)
     splits = assign_splits(table, seed=seed)
     for kind in (table["eczema"] > 0.5, table["eczema"] <= 0.5):
@@ -68,7 +68,7 @@ def test_prevalence_is_the_same_in_every_split():
     assert prevalence.between(0.29, 0.31).all()
 
 
-def test_modalities_are_shared_out_too():
+def test_rows_without_a_photo_are_spread_evenly_over_the_splits():
     table = build_table([1.0, 0.0] * 300)
     splits = assign_splits(table, seed=0)
     assert (table["image_path"] == "").groupby(splits).mean().between(0.31, 0.36).all()
@@ -86,7 +86,7 @@ def test_row_order_does_not_matter():
 
 
 @given(labels_of_groups, st.integers(0, 9))
-def test_new_wordings_are_judged_and_never_learned_from(labels: list[float], seed: int):
+def test_rows_with_new_wordings_go_to_the_test_split(labels: list[float], seed: int):
     table = build_table(labels, 2)
     new = table["group_id"].isin([f"g{group}" for group in range(0, len(labels), 14)])
     table["wordings"] = np.where(new, "new", "known")
@@ -94,11 +94,11 @@ def test_new_wordings_are_judged_and_never_learned_from(labels: list[float], see
     assert (splits[new] == "test").all()
     sizes = splits_by_group(table, splits).value_counts()
     for split, share in FRACTIONS.items():
-        # to within one, and one more for each class too rare to be dealt out (1, 0, not known)
+        # to within one group, and one more for each class (1, 0, unknown) too rare to be dealt out
         assert abs(sizes.get(split, 0) - share * len(labels)) <= 4
 
 
-def test_the_seed_decides():
+def test_seed_determines_splits_and_folds():
     table = build_table([1.0, 0.0] * 50)
     assert assign_splits(table, seed=1).equals(assign_splits(table, seed=1))
     assert not assign_splits(table, seed=1).equals(assign_splits(table, seed=2))
@@ -109,12 +109,12 @@ def test_the_seed_decides():
 
 
 def test_splits_never_change_between_versions():
-    """Golden (the second letter of each row's split): a published figure must stay reproducible."""
+    """Published figures must stay reproducible; the string is the second letter of each split."""
     splits = assign_splits(build_table([1.0, 0.0] * 6), seed=0)
     assert "".join(split[1] for split in splits) == "rraaeerrrrrr"
 
 
-def test_the_threshold_decides_what_is_positive():
+def test_label_threshold_decides_what_is_positive():
     table = build_table([0.2] * 3 + [0.0] * 30)
     splits = assign_splits(table, seed=0, label_threshold=0.1)
     assert splits[table["eczema"] == 0.2].nunique() == 3
@@ -126,7 +126,7 @@ def test_given_splits_are_kept():
     assert list(assign_splits(table, seed=0)) == ["test", "train", "val"]
 
 
-def test_rows_meant_for_training_take_no_seat_and_their_groups_come_with_them():
+def test_rows_marked_train_keep_their_groups_and_do_not_move_the_rest():
     plain = build_table([1.0, 0.0] * 20)
     table = build_table([1.0, 0.0] * 23)
     table.loc[40:44, "split"] = "train"
@@ -136,14 +136,15 @@ def test_rows_meant_for_training_take_no_seat_and_their_groups_come_with_them():
     assert set(splits[40:]) == {"train"}
 
 
-def test_splits_given_to_some_rows_only_are_an_error():
+def test_splits_of_only_some_rows_are_an_error():
     table = build_table([1.0, 0.0, 1.0])
     table.loc[1, "split"] = "test"
     with pytest.raises(DataError, match=r"1 rows have one and 2 have none \(the first is 'r0'\)"):
         assign_splits(table, seed=0)
     table.loc[[0, 1], "split"], table.loc[[0, 1], "group_id"] = ["train", "test"], "one"
     with pytest.raises(DataError, match="2 rows have one and 1 have none"):
-        assign_splits(table, seed=0)  # a test row is none for training, whoever it belongs to
+        # a test row does not count as marked for training, whatever its group
+        assign_splits(table, seed=0)
 
 
 def test_too_few_groups_are_an_error():
@@ -154,7 +155,7 @@ def test_too_few_groups_are_an_error():
         assign_folds(table, folds=3, seed=0)
 
 
-def test_a_fraction_of_nothing_leaves_its_split_empty():
+def test_fraction_of_zero_leaves_its_split_empty():
     splits = assign_splits(
         build_table([1.0, 0.0] * 10), fractions={"train": 0.8, "val": 0.2, "test": 0.0}, seed=0
     )
@@ -177,7 +178,7 @@ def test_folds_differ_by_at_most_one_group_of_each_class(
         assert sizes.max() - sizes.min() <= 1
 
 
-def test_one_fold_is_the_test_and_a_share_of_the_others_val():
+def test_one_fold_becomes_test_and_a_share_of_the_others_val():
     table = build_table([1.0, 0.0, 0.0] * 40, rows_a_group=2)
     folds = assign_folds(table, folds=5, seed=0)
     for test_fold in range(5):
@@ -188,7 +189,7 @@ def test_one_fold_is_the_test_and_a_share_of_the_others_val():
         assert table["eczema"].groupby(splits).mean().between(0.30, 0.37).all()
 
 
-def test_a_manifest_with_train_and_test_alone_gets_its_val_from_train_by_group():
+def test_missing_val_split_is_cut_from_train_by_group():
     table = build_table([0.0, 1.0] * 40, rows_a_group=2, split="train")
     table.loc[table.index[-40:], "split"] = "test"
     splits = assign_splits(table, seed=0)
@@ -226,7 +227,7 @@ def test_a_manifest_with_train_and_test_alone_gets_its_val_from_train_by_group()
         ([0.0, 1.0, 1.0, 0.0, 1.0], ["train", "train", "val", "val", "test"], []),
     ],
 )
-def test_what_cannot_be_trained_or_judged_is_said_before(labels, split, said):
+def test_find_missing_names_splits_that_lack_rows_labels_or_a_class(labels, split, said):
     table = build_table(labels)
     faults = find_missing(table, pd.Series(split), 0.5, {"train": 2, "val": 2, "test": 1})
     assert len(faults) == len(said)

@@ -1,4 +1,4 @@
-"""Stress tests and metadata: what is not touched stays, what is lost is seen."""
+"""Tests for the evaluation under stress and for the baseline from metadata."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def sample_of(cases: pd.DataFrame) -> Sample:
 
 @pytest.fixture(scope="module")
 def whole() -> pd.DataFrame:
-    """Cases with photo and text; every tenth cannot be told."""
+    """Cases with photo and text; the model cannot tell in every tenth."""
     cases = simulate_cases().query("image_used and text_used").reset_index(drop=True)
     decisions = np.where(np.arange(len(cases)) % 10 == 0, "cannot tell", "eczema")
     return cases.assign(decision=decisions)
@@ -28,11 +28,11 @@ def whole() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def without(whole: pd.DataFrame) -> pd.DataFrame:
-    """The same without their photos: fusion is the text's answer, and never sure."""
+    """The same cases without their photos: fusion answers as text does, and can never tell."""
     return whole.assign(p_fusion=whole["p_text"], p_image=np.nan, decision="cannot tell")
 
 
-def test_what_is_left_without_photos_is_the_text(whole, without):
+def test_fusion_without_photos_performs_like_text(whole, without):
     stressed = StressedCases("image", {0.0: whole, 1.0: without})
     first, last = judge_stress(stressed, sample_of(whole)).points
     assert first.auroc.value == pytest.approx(roc_auc_score(whole["eczema"], whole["p_fusion"]))
@@ -48,7 +48,7 @@ def test_what_is_left_without_photos_is_the_text(whole, without):
     assert last.alone.reason
 
 
-def test_a_gain_is_over_the_head_that_saw_what_was_not_touched(whole):
+def test_gain_is_over_the_head_of_the_untouched_modality(whole):
     turned = whole.assign(p_fusion=1 - whole["p_fusion"], p_text=1 - whole["p_text"])
     stressed = StressedCases("text", {0.0: whole, 1.0: turned})
     last = judge_stress(stressed, sample_of(whole)).points[1]
@@ -57,7 +57,7 @@ def test_a_gain_is_over_the_head_that_saw_what_was_not_touched(whole):
     assert last.alone.value == pytest.approx(1 - roc_auc_score(whole["eczema"], whole["p_text"]))
 
 
-def test_more_and_more_cases_lose_a_modality_and_none_gets_it_back(whole, without):
+def test_cases_that_lost_a_modality_stay_without_it_at_larger_shares(whole, without):
     answers = remove_some(whole, without, seed=3)
     pd.testing.assert_frame_equal(answers[1.0], without)
     lost = {share: set(np.flatnonzero(cases["p_image"].isna())) for share, cases in answers.items()}
@@ -72,7 +72,7 @@ def judge(cases: pd.DataFrame):
     return judge_metadata(sample_of(cases))
 
 
-def test_a_planted_shortcut_is_found_and_chance_is_not(whole):
+def test_metadata_baseline_finds_a_planted_shortcut_but_not_noise(whole):
     rng = np.random.default_rng(0)
     clinic = np.where(rng.random(len(whole)) < 0.9, whole["eczema"] > 0.5, rng.random() < 0.5)
     found = judge(whole.assign(source=np.where(clinic, "a", "b"), sex="female"))
@@ -85,13 +85,13 @@ def test_a_planted_shortcut_is_found_and_chance_is_not(whole):
     )
 
 
-def test_no_baseline_without_metadata_or_with_few_cases(whole):
+def test_metadata_baseline_needs_metadata_and_enough_cases(whole):
     assert judge(whole) is None
     few = whole[(whole["eczema"] < 0.5) | (whole.index < 8)]
     assert judge(few.assign(sex=np.where(np.arange(len(few)) % 2, "male", "female"))) is None
 
 
-def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
+def test_stress_sections_and_plots_show_the_tests_that_were_run(whole, without, tmp_path):
     removed = remove_some(whole, without, 0)
     stressed = {
         "photo_missing": StressedCases("image", removed),

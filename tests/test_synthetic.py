@@ -1,4 +1,4 @@
-"""Built-in data as a folder: complete, reproducible, and only photo and text tell the label."""
+"""Tests for the folder of built-in data: complete, reproducible and without hidden hints."""
 
 import io
 import json
@@ -25,8 +25,8 @@ from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import POSTERIOR_COLUMNS
 
 CASES = 600
-# Standard deviation of the AUROC of a useless score, with 187 and 413 cases, is 0.026 (Hanley and
-# McNeil 1982): four of these.
+# Four standard deviations of the AUROC of a useless score: with 187 and 413 cases, one is 0.0255
+# (Hanley and McNeil 1982).
 CHANCE = 0.102
 ATTRIBUTES = {name: [*slot.log_likelihood] for name, slot in load_tables().attributes.items()}
 PLAQUE = {
@@ -55,7 +55,7 @@ def table(folder):
     return load_manifest(folder / "manifest.csv").table
 
 
-def test_texts_alone_are_for_training_and_change_nothing_else(folder, table, tmp_path):
+def test_extra_texts_are_for_training_and_change_no_other_rows(folder, table, tmp_path):
     more = prepare_synthetic(tmp_path / "more", cases=3, texts=20, seed=5).manifest
     rows = load_manifest(more).table
     alone = rows[rows["split"] == "train"]
@@ -63,14 +63,14 @@ def test_texts_alone_are_for_training_and_change_nothing_else(folder, table, tmp
     assert (alone["image_path"] == "").all()
     assert (alone["text"] != "").all()
     assert set(alone["wordings"]) == {"known"}
-    columns = [name for name in rows if name != "image_file"]  # the path
+    columns = [name for name in rows if name != "image_file"]  # the full path
     others = rows.loc[rows["split"] == "", columns].set_index("example_id")
     assert others.equals(table[columns].set_index("example_id").loc[others.index])
 
 
 @pytest.fixture(scope="module")
 def photos(folder, table):
-    """One row a photo: the label, and what could betray it."""
+    """One row per photo: the label, and what could reveal it."""
     rows = []
     for path, eczema in table.loc[table["image_path"] != "", ["image_path", "eczema"]].itertuples(
         index=False
@@ -122,16 +122,17 @@ def _auroc(labels: pd.Series, scores: pd.Series) -> float:
         "name",
     ],
 )
-def test_a_photo_file_does_not_betray_its_label(photos, what):
+def test_photo_file_does_not_reveal_its_label(photos, what):
     assert abs(_auroc(photos["eczema"], photos[what]) - 0.5) < CHANCE
 
 
-def test_names_order_and_metadata_do_not_betray_the_label(table):
+def test_names_order_and_metadata_do_not_reveal_the_label(table):
     cases = table.reset_index(names="place").drop_duplicates("case_id")
     cases["rows"] = table.groupby("case_id").size().reindex(cases["case_id"]).to_numpy()
     cases["has_photo"], cases["has_text"] = cases["image_path"] != "", cases["text"] != ""
     cases["unclear"] = cases["consistency"] == "unclear"
-    people = ("skin_tone", "sex", "body_site")  # the age is evidence: a text says it
+    # age is left out: a text states it, so it is evidence
+    people = ("skin_tone", "sex", "body_site")
     for what in (
         "place",
         "example_id",
@@ -145,7 +146,7 @@ def test_names_order_and_metadata_do_not_betray_the_label(table):
         assert abs(_auroc(cases["eczema"], cases[what]) - 0.5) < CHANCE, what
 
 
-def test_the_shares_are_as_promised(table):
+def test_shares_of_labels_and_modalities_are_as_designed(table):
     cases = table.drop_duplicates("case_id")
     photos = table[table["image_path"] != ""].groupby("case_id").size()
     with_text = cases[cases["text"] != ""]
@@ -165,7 +166,7 @@ def test_the_shares_are_as_promised(table):
     assert ((table["eczema"] == 1) == (table["condition"] == "eczema")).all()
 
 
-def test_new_wordings_are_half_of_a_test_split_and_nowhere_else(table):
+def test_new_wordings_are_half_of_the_test_texts_and_in_no_other_split(table):
     assert ((table["wordings"] == "") == (table["text"] == "")).all()
     fractions = {"train": 0.7, "val": 0.15, "test": 0.15}
     splits = assign_splits(table, fractions=fractions, seed=0, label_threshold=0.5)
@@ -175,7 +176,7 @@ def test_new_wordings_are_half_of_a_test_split_and_nowhere_else(table):
     assert new[with_text].mean() == pytest.approx(0.5, abs=0.12)
 
 
-def test_posteriors_are_there_where_the_modality_is(table):
+def test_posteriors_exist_exactly_where_their_modality_does(table):
     posterior = {kind: pd.to_numeric(table[column]) for kind, column in POSTERIOR_COLUMNS.items()}
     assert (posterior["image"].notna() == (table["image_path"] != "")).all()
     assert (posterior["text"].notna() == (table["text"] != "")).all()
@@ -209,7 +210,7 @@ def test_truth_describes_every_row_and_its_phrases(folder, table):
                 assert np.asarray(mask).any() == (truth["attributes"]["lesion"] == "visible")
 
 
-def test_dataset_json_holds_the_limits_of_the_cases(folder, table):
+def test_dataset_json_contains_the_limits_of_the_cases(folder, table):
     summary = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     cases = table.drop_duplicates("case_id")
     for kind, column in POSTERIOR_COLUMNS.items():
@@ -221,8 +222,8 @@ def test_dataset_json_holds_the_limits_of_the_cases(folder, table):
     assert summary["counts"]["rows"] == len(table)
 
 
-def test_same_seed_same_bytes_whatever_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "_FEW_CASES", 1)  # two processes, even for a few
+def test_same_seed_gives_the_same_bytes_with_or_without_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_FEW_CASES", 1)  # two processes even for few cases
     first = prepare_synthetic(tmp_path / "first", cases=6, seed=1).manifest.parent
     monkeypatch.setattr(synthetic, "_FEW_CASES", 100)
     second = prepare_synthetic(tmp_path / "second", cases=6, seed=1).manifest.parent
@@ -233,18 +234,18 @@ def test_same_seed_same_bytes_whatever_the_processes(tmp_path, monkeypatch):
     assert (first / "manifest.csv").read_bytes() != (other / "manifest.csv").read_bytes()
 
 
-def test_a_case_does_not_depend_on_how_many_there_are(folder, table):
+def test_case_id_does_not_depend_on_the_number_of_cases(folder, table):
     assert draw_case(seed=5, index=17).case_id in set(table["case_id"])
 
 
-def test_an_occupied_folder_is_left_alone(tmp_path):
+def test_non_empty_folder_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(EczemaError, match="not empty"):
         prepare_synthetic(tmp_path, cases=2)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_limits_of_one_class_are_undefined(tmp_path):
+def test_limits_are_undefined_with_one_class(tmp_path):
     summary = json.loads(
         (prepare_synthetic(tmp_path / "one", cases=1).manifest.parent / "dataset.json").read_text(
             encoding="utf-8"
@@ -255,7 +256,7 @@ def test_limits_of_one_class_are_undefined(tmp_path):
 
 @pytest.mark.parametrize("tone", TONES)
 @pytest.mark.parametrize("arrangement", ATTRIBUTES["arrangement"])
-def test_a_lesion_shows_on_every_tone_and_never_at_the_edge(tone, arrangement):
+def test_lesion_shows_on_every_skin_tone_and_never_at_the_edge(tone, arrangement):
     attributes = {**PLAQUE, "surface": "smooth", "arrangement": arrangement}
     pixels, mask = render_photo(attributes, tone, "trunk", np.random.default_rng(2))
     bare, _ = render_photo({"lesion": "none"}, tone, "trunk", np.random.default_rng(2))
@@ -272,8 +273,8 @@ def test_a_lesion_shows_on_every_tone_and_never_at_the_edge(tone, arrangement):
     ("attribute", "value"),
     [(name, value) for name, values in ATTRIBUTES.items() for value in values],
 )
-def test_every_value_of_every_attribute_is_seen(attribute, value):
-    """Against every other value, on the same skin: a hundredth of the lesion or more differs."""
+def test_every_value_of_every_attribute_is_visible(attribute, value):
+    """It differs from every other value, on the same skin, in at least 1 % of the lesion."""
     rendered = {}
     for other in ATTRIBUTES[attribute]:
         attributes = {**PLAQUE, "surface": "smooth", attribute: other}
@@ -285,8 +286,8 @@ def test_every_value_of_every_attribute_is_seen(attribute, value):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_all_but_the_lesion_is_the_same_to_the_bit_whatever_the_attributes(seed):
-    """So nothing but the attributes can tell the condition: skin, light and camera cannot."""
+def test_attributes_change_no_pixel_far_from_the_lesion(seed):
+    """So only the attributes can reveal the condition: skin, light and camera cannot."""
     draws = [
         {"lesion": "none"},
         PLAQUE,
@@ -297,7 +298,7 @@ def test_all_but_the_lesion_is_the_same_to_the_bit_whatever_the_attributes(seed)
         *(render_photo(draw, "III", "arm", np.random.default_rng(seed)) for draw in draws),
         strict=True,
     )
-    # a soft edge, a scratch and a camera out of focus reach so far beyond the mask
+    # a soft edge, a scratch and a camera out of focus reach this far beyond the mask
     far = distance_transform_edt(~np.any(masks, axis=0)) > 40
     assert far.any()
     for photo in photos[1:]:
@@ -317,7 +318,7 @@ def test_dark_skin_reddens_towards_violet():
     assert ratios["VI"][2] > ratios["VI"][1] * 1.2
 
 
-def test_photos_are_padded_to_a_size_that_ignores_them():
+def test_file_size_does_not_depend_on_the_content_of_the_photo():
     plain, busy = (
         np.full((200, 200, 3), 128, "uint8"),
         np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype("uint8"),
@@ -329,22 +330,20 @@ def test_photos_are_padded_to_a_size_that_ignores_them():
     assert np.abs(decoded.astype(int) - 128).max() <= 2
 
 
-def test_a_photo_too_large_for_its_file_size_is_kept_whole():
+def test_photo_too_large_for_its_file_size_is_kept_whole():
     pixels = np.random.default_rng(0).integers(0, 255, (900, 900, 3)).astype("uint8")
     data = encode_photo(pixels, np.random.default_rng(9))
     assert len(data) > FILE_BYTES[1]
     assert Image.open(io.BytesIO(data)).size == (900, 900)
 
 
-def test_an_answer_that_says_nothing_is_still_a_text():
-    """`None` alone would be read as an empty cell, and the case have neither photo nor text."""
+def test_answer_none_cannot_be_mistaken_for_an_empty_cell():
+    """A plain `None` would be read as an empty cell: the case would have no photo and no text."""
     case = draw_case(1127, 2354)
     assert (case.text, case.photos) == ("None.", 0)
 
 
-def test_processes_that_end_before_their_time_are_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_broken_process_pool_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def end(*_: object, **__: object) -> None:
         raise BrokenProcessPool
 
@@ -356,6 +355,6 @@ def test_processes_that_end_before_their_time_are_a_clear_error(
 
 
 @pytest.mark.parametrize("asked", [{"cases": 0}, {"texts": -1}, {"seed": -1}])
-def test_numbers_that_make_no_data_are_refused(tmp_path: Path, asked: dict[str, int]):
+def test_invalid_numbers_are_refused(tmp_path: Path, asked: dict[str, int]):
     with pytest.raises(DataError, match="built-in data: allowed: 1 case or more"):
         prepare_synthetic(tmp_path / "out", **asked)

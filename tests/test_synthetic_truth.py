@@ -1,4 +1,4 @@
-"""The truth behind the built-in data: exact probabilities, and texts that say their facts."""
+"""Tests for the truth behind the built-in data: exact probabilities and texts with facts."""
 
 import itertools
 import os
@@ -60,7 +60,7 @@ def judge(**facts: str) -> float:
 
 @pytest.fixture(scope="module")
 def simulation() -> dict[str, np.ndarray]:
-    """20,000 cases, all with photo and text."""
+    """Simulates 20,000 cases, all with photo and text."""
     rng, rows = Random(0), []
     for _ in range(20_000):
         state = draw_state(TABLES, rng)
@@ -84,7 +84,7 @@ def test_every_row_of_every_table_is_a_distribution():
         np.testing.assert_allclose(np.array(slot.cumulative)[:, -1], 1, err_msg=name)
 
 
-def test_rows_name_known_conditions_values_and_ages():
+def test_rows_name_only_known_conditions_values_and_ages():
     for name, entry in (SOURCE["attributes"] | SOURCE["facts"]).items():
         assert set(entry.get("rows", {})) <= set(SOURCE["conditions"]), name
         values = set((TABLES.attributes | TABLES.facts)[name].log_likelihood)
@@ -98,13 +98,13 @@ def test_rows_name_known_conditions_values_and_ages():
         assert ages <= set(TABLES.facts[AGE].log_likelihood) == set(AGE_GROUPS), name
 
 
-def test_a_row_that_names_some_values_leaves_the_rest_as_in_default():
+def test_row_shares_what_it_does_not_name_as_in_the_default():
     state = TABLES.states.index(("psoriasis", "mild"))
     surface = TABLES.attributes["surface"].log_likelihood
     known = {value: np.exp(log[state]) for value, log in surface.items()}
     row = {"thick_scale": 0.68, "fine_scale": 0.2, "smooth": 0.08}
     assert SOURCE["attributes"]["surface"]["rows"]["psoriasis"] == row
-    # 0.04 are left, shared as 6 : 5 : 2
+    # 0.04 is left, shared as 6 : 5 : 2
     row |= {"crust": 0.04 * 6 / 13, "swollen": 0.04 * 5 / 13, "warty": 0.04 * 2 / 13}
     assert known == pytest.approx(row)
     state = TABLES.states.index(("mole", "mild"))
@@ -112,12 +112,12 @@ def test_a_row_that_names_some_values_leaves_the_rest_as_in_default():
     assert np.exp(scratched) == pytest.approx(0.04)
 
 
-def test_a_third_are_eczema_and_healthy_has_no_severity():
+def test_about_a_third_are_eczema_and_healthy_has_no_severity():
     assert pytest.approx(0.31, abs=0.01) == PRIOR
     assert [severity for name, severity in TABLES.states if name == HEALTHY] == ["none"]
 
 
-def test_posterior_equals_a_hand_computed_one():
+def test_posterior_matches_hand_computation():
     logs = (
         compute_log_likelihood(TOY.attributes, {"lesion": "visible"}),
         compute_log_likelihood(TOY.facts, {"itch": "severe"}),
@@ -126,7 +126,7 @@ def test_posterior_equals_a_hand_computed_one():
     assert compute_posterior(TOY, *logs).eczema == pytest.approx((joint[0] + joint[1]) / sum(joint))
 
 
-def test_the_expected_grade_is_of_eczema_alone():
+def test_expected_grade_uses_only_the_states_of_eczema():
     logs = compute_log_likelihood(TOY.facts, {"itch": "severe"})
     joint = [0.3 * 0.5, 0.1 * 0.8]  # the two states of eczema
     grades = [SEVERITY.index(severity) for name, severity in STATES if name == ECZEMA]
@@ -140,7 +140,7 @@ def test_posterior_without_evidence_is_the_prior():
 
 
 def test_posterior_equals_brute_force_over_every_state():
-    """From the rows of the file, with what a misreport adds, state by state."""
+    """The likelihoods, which include misreports, are multiplied state by state."""
     case = draw_case(seed=3, index=1)
     assert case.photos
     assert case.facts
@@ -152,7 +152,7 @@ def test_posterior_equals_brute_force_over_every_state():
     assert case.posterior["fusion"].eczema == pytest.approx(eczema / joint.sum())
 
 
-def test_who_misreports_says_what_anybody_might():
+def test_misreported_facts_are_those_of_the_whole_population():
     scale, part = SOURCE["facts"]["scale"], SOURCE["misreport"]
     rows = {name: scale["rows"].get(name, scale["default"]) for name in SOURCE["conditions"]}
     everybody = sum(
@@ -165,7 +165,7 @@ def test_who_misreports_says_what_anybody_might():
 
 @pytest.mark.parametrize("kind", ["image", "text", "fusion"])
 def test_posterior_is_calibrated(simulation, kind):
-    """Among cases with posterior p, a share p has eczema: only true of the exact posterior."""
+    """Among cases with an exact posterior of p, a share p has eczema."""
     truth, posterior = simulation["eczema"], simulation[kind]
     for low, high in itertools.pairwise([0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0001]):
         inside = (posterior >= low) & (posterior < high)
@@ -174,7 +174,7 @@ def test_posterior_is_calibrated(simulation, kind):
         assert not inside.any() or abs(truth[inside].mean() - p.mean()) < 4 * error + 1e-3
 
 
-def test_textbook_accounts_are_near_one_or_zero():
+def test_textbook_cases_have_a_posterior_near_one_or_zero():
     assert judge(itch="night", site="flexures", age="child", history="own_atopy") > 0.98
     assert judge(itch="severe", site="hands", look="cracked", duration="years") > 0.9
     for facts in (
@@ -191,8 +191,8 @@ def test_textbook_accounts_are_near_one_or_zero():
         assert judge(**facts) < 0.03, facts
 
 
-def test_which_facts_are_said_says_nothing():
-    """But of an age that is said: a baby has no teens."""
+def test_choice_of_stated_facts_does_not_depend_on_eczema():
+    """A stated age does rule out some facts (a baby has no teens), so those cases are left out."""
     rng, shares = Random(0), []
     for wanted in (True, False):
         states = [i for i, (name, _) in enumerate(TABLES.states) if (name == ECZEMA) == wanted]
@@ -206,7 +206,7 @@ def test_which_facts_are_said_says_nothing():
     np.testing.assert_allclose(*shares, atol=0.035)
 
 
-def test_a_lesion_that_is_not_there_shows_nothing():
+def test_lesion_that_is_not_visible_has_no_attributes():
     rng = Random(0)
     for _ in range(500):
         attributes = draw_attributes(TABLES, draw_state(TABLES, rng), rng)
@@ -215,7 +215,7 @@ def test_a_lesion_that_is_not_there_shows_nothing():
         assert (len(attributes) == 1) == (attributes[LESION] != VISIBLE)
 
 
-def test_every_value_has_wordings_on_both_sides():
+def test_every_value_has_known_and_new_wordings():
     for wordings in ("known", "new"):
         findings = load_grammar(wordings).findings
         for name, slot in TABLES.facts.items():
@@ -226,7 +226,7 @@ def test_every_value_has_wordings_on_both_sides():
 
 
 def expand(wording: str) -> set[str]:
-    """All that a wording can become: it chooses one of each `(a|b|)`."""
+    """Returns all that a wording can become by choosing one way from each `(a|b|)`."""
     match = re.search(r"\(([^()]*)\)", wording)
     if not match:
         return {" ".join(wording.lower().split())}
@@ -235,7 +235,7 @@ def expand(wording: str) -> set[str]:
 
 
 def pair_lists(known: object, new: object, path: str = "") -> Iterator[tuple[str, set, set]]:
-    """Yields all that the lists of wordings of both sides can become."""
+    """Yields the path of each list, and all that its known and its new wordings can become."""
     if isinstance(known, dict):
         for key in known.keys() & new.keys() - set(WHOLE):
             yield from pair_lists(known[key], new[key], f"{path}/{key}")
@@ -255,8 +255,8 @@ def test_known_and_new_wordings_have_nothing_in_common():
     assert registers[1] - registers[0] == {"letter", "forum", "dictated"}
 
 
-def test_every_finding_is_said_in_thirty_ways_and_more():
-    """Before spelling, abbreviations, joins and who speaks multiply them."""
+def test_every_value_can_be_said_in_at_least_thirty_ways():
+    """Spelling, abbreviations, joins and speakers multiply these ways further."""
     grammar = load_grammar("known")
     for name, finding in grammar.findings.items():
         frame = sum(len(frames[finding.frame]) for frames in grammar.frames.values())
@@ -267,7 +267,7 @@ def test_every_finding_is_said_in_thirty_ways_and_more():
             assert len(clauses) + len(nouns) * frame >= 30, (name, value)
 
 
-def test_every_value_is_said_in_many_wordings_that_say_no_other_value():
+def test_every_value_has_many_wordings_that_fit_no_other_value():
     sides = [load_grammar(side).findings for side in ("known", "new")]
     for name, finding in sides[0].items():
         meant: dict[str, str] = {}
@@ -282,7 +282,7 @@ def test_every_value_is_said_in_many_wordings_that_say_no_other_value():
 
 
 def test_probabilities_are_the_same_to_the_bit_in_every_process():
-    """Python hashes strings with another seed in each: no sum may run over a set of them."""
+    """Python seeds string hashes anew in each process, so no sum may run over a set of strings."""
     code = (
         "from eczema_tf.data.synthetic.tables import load_tables;"
         "print([slot.cumulative for slot in load_tables().facts.values()])"
@@ -296,14 +296,14 @@ def test_probabilities_are_the_same_to_the_bit_in_every_process():
     assert first == second
 
 
-def test_the_same_case_says_the_same_in_new_words():
+def test_known_and_new_texts_state_the_same_facts():
     facts = {"itch": "night", "site": "flexures", "age": "child"}
     known, new = (write_complaint(facts, "male", Random(4), side) for side in ("known", "new"))
     assert known[0] != new[0]
     assert {(p.category, p.value) for p in known[1]} == {(p.category, p.value) for p in new[1]}
 
 
-def test_texts_have_3_to_200_words_and_their_phrases_stand_where_they_should():
+def test_texts_have_3_to_200_words_and_phrases_at_their_offsets():
     for index, wordings in itertools.product(range(1500), ("known", "new")):
         rng = Random(f"{index} {wordings}")
         facts = draw_facts(TABLES, draw_state(TABLES, rng), rng)
@@ -317,13 +317,13 @@ def test_texts_have_3_to_200_words_and_their_phrases_stand_where_they_should():
         assert all(text[phrase.start : phrase.end].strip(" ,.") for phrase in phrases)
 
 
-def test_texts_that_say_nothing_are_many():
+def test_texts_without_facts_vary_widely():
     texts = {write_complaint({}, "female", Random(i))[0] for i in range(500)}
     assert len(texts) > 400
     assert sum(bool(re.search("[^\x00-\x7f]", text)) for text in texts) > 50
 
 
-def test_a_said_age_is_the_age_group_and_a_wife_is_no_man():
+def test_stated_ages_and_relatives_fit_the_age_group_and_the_sex():
     women = r"my (daughter|wife|mother|gran|niece)\b|\\b(woman|female|girl)\b"
     for case in (draw_case(11, index) for index in range(1500)):
         assert case.age_group == AGE_GROUPS.get(case.facts.get(AGE), "")

@@ -1,4 +1,4 @@
-"""Tables with a map: rules make columns, values make labels, what is unknown is an error."""
+"""A map turns a table into a manifest: rules fill columns, values set labels, faults are errors."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {"table": tmp_path / "table.csv", "map_path": tmp_path / "map.yaml"}
 
 
-def test_rules_labels_and_counts(files: dict, tmp_path: Path):
+def test_map_sets_the_columns_labels_and_counts(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
     counts = {
         "rows": 6,
@@ -90,7 +90,7 @@ def test_rules_labels_and_counts(files: dict, tmp_path: Path):
 @pytest.mark.parametrize(
     ("values", "name"), [(["TINEA", "acne"], "infected"), (["tinea"], "tinea")]
 )
-def test_a_stand_in_has_its_name_from_the_manifest_on(
+def test_positive_class_is_named_after_its_stand_in_or_its_value(
     files: dict, tmp_path: Path, values: list[str], name: str
 ):
     with files["map_path"].open("a") as file:
@@ -105,12 +105,12 @@ def test_a_stand_in_has_its_name_from_the_manifest_on(
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["positive_class"] == name
 
 
-def test_no_value_that_is_asked_for_may_be_absent(files: dict, tmp_path: Path):
+def test_requested_positive_value_that_no_row_has_is_an_error(files: dict, tmp_path: Path):
     with pytest.raises(DataError, match="disease: there is no tinnea; received "):
         prepare_table(tmp_path / "out", **files, positive=["acne", "tinnea"])
 
 
-def test_what_became_of_each_diagnosis_is_counted_and_a_name_that_no_row_has_is_said(
+def test_diagnoses_are_counted_by_label_and_absent_ones_are_noted(
     files: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     text = files["map_path"].read_text()
@@ -124,7 +124,7 @@ def test_what_became_of_each_diagnosis_is_counted_and_a_name_that_no_row_has_is_
     assert "note: disease: no kept row is atopic dermatitis\n" in capsys.readouterr().err
 
 
-def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
+def test_rows_with_a_text_are_kept_without_photos(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files)
     assert (
         summary.counts["kept"],
@@ -135,7 +135,7 @@ def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
     assert list(load_manifest(summary.manifest).table["example_id"]) == ["1", "3"]
 
 
-def test_parquet_is_the_same_as_csv(files: dict, tmp_path: Path):
+def test_parquet_table_gives_the_same_manifest_as_csv(files: dict, tmp_path: Path):
     table = pd.read_csv(files["table"]).astype({"id": "int64"})
     table["itch"] = [True, None, False, None, None, None]
     table.to_parquet(tmp_path / "table.parquet")
@@ -148,14 +148,14 @@ def test_parquet_is_the_same_as_csv(files: dict, tmp_path: Path):
     ).read_bytes()
 
 
-def test_a_template_with_a_blank_is_blank():
+def test_template_with_a_blank_column_gives_blank_or_the_default():
     row = {"a": "1", "b": " "}
     assert Rule(template="{a}-{a}").apply(row) == "1-1"
     assert Rule(template="{a}-{b}").apply(row) == ""
     assert Rule(template="{a}-{b}", default="none").apply(row) == "none"
     assert Rule(template="constant").apply(row) == "constant"
-    assert Rule(template="It is on the {b}.").apply({"b": "NaN"}) == ""  # no sentence
-    assert Rule(template="{b}").apply({"b": "NA"}) == "NA"  # an id
+    assert Rule(template="It is on the {b}.").apply({"b": "NaN"}) == ""  # no sentence is made
+    assert Rule(template="{b}").apply({"b": "NA"}) == "NA"  # it may be an id
     told = Rule(template="itch {b}", values={"itch unknown": "It may itch."})
     assert told.apply({"b": "unknown"}) == "It may itch."
     assert Rule(parts=[Rule(template="{b}"), Rule(template="x{a}")]).apply(row) == "x1"
@@ -172,7 +172,7 @@ def test_whole_numbers_in_a_template_have_no_decimals(files: dict, tmp_path: Pat
     assert table["image_path"]["1"] == "photos/1.png"
 
 
-def test_missing_photos_are_named_the_first_few_alone(files: dict, tmp_path: Path):
+def test_only_the_first_few_missing_photos_are_named(files: dict, tmp_path: Path):
     rows = "".join(f"{place},x,m{place % 5},leg,,,acne,good\n" for place in range(10, 20))
     files["table"].write_text(HEADER + ROWS + rows)
     summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
@@ -181,11 +181,11 @@ def test_missing_photos_are_named_the_first_few_alone(files: dict, tmp_path: Pat
     )
 
 
-def test_braces_in_a_value_are_text():
+def test_braces_in_a_value_are_not_expanded():
     assert Rule(template="{a}").apply({"a": "{b}", "b": "secret"}) == "{b}"
 
 
-def test_values_are_compared_whatever_the_letters_and_the_decimals():
+def test_values_are_compared_without_case_spacing_and_zero_decimals():
     odd = ("Hand  \u00a0Ekze\u0301m", " Eczema", "3.0", "-1.00", "3.5", "PAT_1.0")
     assert [fold(value) for value in odd] == [
         "hand ekz\u00e9m",
@@ -198,7 +198,7 @@ def test_values_are_compared_whatever_the_letters_and_the_decimals():
     assert Rule(template="{a}", values={"3": "III"}).apply({"a": "3.0"}) == "III"
 
 
-def test_values_that_the_map_does_not_know_are_all_named(files: dict, tmp_path: Path):
+def test_all_values_that_the_map_does_not_know_are_reported(files: dict, tmp_path: Path):
     files["table"].write_text(
         HEADER + ROWS + "7,x,g,arm,maybe,1,measles,good\n8,x,h,arm,maybe,1,acne,good\n"
     )
@@ -215,7 +215,7 @@ def test_values_that_the_map_does_not_know_are_all_named(files: dict, tmp_path: 
     )
 
 
-def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
+def test_all_missing_columns_are_reported(files: dict, tmp_path: Path):
     files["table"].write_text("id,patient,file\n1,ann,a\n")
     with pytest.raises(
         DataError,
@@ -239,7 +239,7 @@ def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
         (HEADER.encode() + b"1,a\0n,a,arm,True,1,eczema,good\n", "NUL"),
     ],
 )
-def test_tables_that_cannot_be_read(files: dict, tmp_path: Path, data: bytes, says: str):
+def test_unreadable_table_is_an_error(files: dict, tmp_path: Path, data: bytes, says: str):
     files["table"].write_bytes(data)
     with pytest.raises(DataError) as error:
         prepare_table(tmp_path / "out", **files)
@@ -251,7 +251,7 @@ def test_tables_that_cannot_be_read(files: dict, tmp_path: Path, data: bytes, sa
         )
 
 
-def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict, tmp_path: Path):
+def test_contradicting_rows_are_reported_with_their_lines(files: dict, tmp_path: Path):
     files["map_path"].write_text(
         MAP.replace("  group_id", '  case_id: {template: "{patient}"}\n  group_id')
     )
@@ -266,7 +266,7 @@ def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict,
     assert "table.csv:5: example_id: appears twice" in str(error.value)
 
 
-def test_a_label_that_is_never_there_is_an_error(files: dict, tmp_path: Path):
+def test_map_whose_positive_values_no_row_has_is_an_error(files: dict, tmp_path: Path):
     files["map_path"].write_text(
         MAP.replace("positive: [Eczema]", "positive: [eczma]").replace(
             ", negative: [acne, tinea]", ""
@@ -276,7 +276,7 @@ def test_a_label_that_is_never_there_is_an_error(files: dict, tmp_path: Path):
         prepare_table(tmp_path / "out", **files)
 
 
-def test_nothing_left_is_an_error(files: dict, tmp_path: Path):
+def test_error_if_no_row_or_photo_remains(files: dict, tmp_path: Path):
     files["map_path"].write_text(
         MAP.replace("leave_out: {quality: [bad]", "leave_out: {quality: [bad, good]")
     )
@@ -291,7 +291,7 @@ def test_nothing_left_is_an_error(files: dict, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_fault_of_a_map_is_named(files: dict):
+def test_all_faults_of_a_map_are_reported(files: dict):
     text = (
         MAP.replace('template: "{id}"', 'templte: "{id}"')
         .replace("licence: ours\n", "")
@@ -332,7 +332,7 @@ def test_every_fault_of_a_map_is_named(files: dict):
         ("name: clinic", "nmae: clinic", "nmae: unknown key; did you mean 'name'"),
     ],
 )
-def test_maps_that_make_no_sense(files: dict, old: str, new: str, says: str):
+def test_inconsistent_map_is_an_error(files: dict, old: str, new: str, says: str):
     assert old in MAP
     files["map_path"].write_text(MAP.replace(old, new))
     with pytest.raises(ConfigError, match=r"map .* is not valid") as error:
@@ -340,7 +340,7 @@ def test_maps_that_make_no_sense(files: dict, old: str, new: str, says: str):
     assert says in str(error.value)
 
 
-def test_a_map_that_is_not_there_names_those_that_are(tmp_path: Path):
+def test_error_for_a_missing_map_lists_the_shipped_ones(tmp_path: Path):
     with pytest.raises(
         ConfigError,
         match=(
@@ -352,7 +352,7 @@ def test_a_map_that_is_not_there_names_those_that_are(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", list_shipped())
-def test_shipped_maps_say_where_the_data_is_from_and_what_was_looked_up(name: str):
+def test_shipped_maps_state_their_source_and_what_was_looked_up(name: str):
     mapping = load_map(name)
     assert mapping.name == name
     assert "https://" in mapping.where
@@ -361,7 +361,7 @@ def test_shipped_maps_say_where_the_data_is_from_and_what_was_looked_up(name: st
     assert "# Looked up" in text
 
 
-def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_output_folder_may_have_the_name_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ddi.csv").write_text(
         "DDI_file,skin_tone,disease\n1.png,12,eczema-spongiotic-dermatitis\n2.png,,acne-cystic\n"
@@ -377,7 +377,7 @@ def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.M
         prepare_table("other", table="ddi.csv", map_path="ddi")
 
 
-def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
+def test_pad_ufes_texts_and_fields_say_only_what_was_answered(tmp_path: Path):
     mapping = load_map("pad_ufes_20")
     columns = dict.fromkeys([*mapping.list_columns(), *mapping.list_clinical_columns()])
     answered = {
@@ -429,7 +429,7 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
     assert set(table["eczema"]) == {0.0}
 
 
-def test_a_diagnosis_that_says_nothing_is_none(files: dict, tmp_path: Path):
+def test_missing_value_marker_is_no_diagnosis_unless_the_map_lists_it(files: dict, tmp_path: Path):
     values = ["eczema", "acne", "NaN", "N/A", "unknown", "None", "-"]
     rows = [f"{n},p{n},,arm,,,{value},good" for n, value in enumerate(values)]
     files["table"].write_text(HEADER + "\n".join(rows) + "\n")
@@ -446,7 +446,7 @@ def test_a_diagnosis_that_says_nothing_is_none(files: dict, tmp_path: Path):
     assert kept["eczema"].tolist() == [1, 0, 1]
 
 
-def test_cells_mean_what_they_mean_in_a_manifest(files: dict, tmp_path: Path):
+def test_cells_are_read_as_in_a_manifest(files: dict, tmp_path: Path):
     nested = tmp_path / "photos" / "sub"
     nested.mkdir()
     Image.new("RGB", (8, 8)).save(nested / "a.png")
@@ -467,7 +467,7 @@ def test_cells_mean_what_they_mean_in_a_manifest(files: dict, tmp_path: Path):
     assert (summary.counts["photo_rows"], summary.counts["empty"]) == (4, 1)
 
 
-def test_a_column_that_a_map_rules_is_written(files: dict, tmp_path: Path):
+def test_text_kind_column_of_a_map_is_written(files: dict, tmp_path: Path):
     files["map_path"].write_text(
         MAP.replace("eczema: {", "  text_kind: {template: template}\neczema: {", 1)
     )
@@ -476,20 +476,20 @@ def test_a_column_that_a_map_rules_is_written(files: dict, tmp_path: Path):
     assert find_templates(table).all()
 
 
-def test_a_positive_class_without_a_name_for_reports_is_refused_once(files: dict, tmp_path: Path):
+def test_positive_value_that_cannot_be_a_report_name_is_refused(files: dict, tmp_path: Path):
     files["table"].write_text((HEADER + ROWS).replace("Acne", "acne (severe)"))
     with pytest.raises(ConfigError, match=r"--positive: is not a name for reports: .*stand_ins"):
         prepare_table(tmp_path / "out", **files, positive=["acne (severe)"])
 
 
-def test_a_field_of_a_map_that_no_column_tells_is_said(files: dict, tmp_path: Path, capsys):
+def test_clinical_field_without_its_column_is_noted(files: dict, tmp_path: Path, capsys):
     with files["map_path"].open("a") as file:
         file.write("clinical: {age: {template: '{agee}'}}\n")
     prepare_table(tmp_path / "out", **files)
     assert "note: the field age is left out: there is no agee" in capsys.readouterr().err
 
 
-def test_a_path_to_a_map_is_not_the_name_of_one(
+def test_path_that_ends_in_a_map_name_does_not_load_the_shipped_map(
     files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert load_map("ddi").name == "ddi"

@@ -1,4 +1,4 @@
-"""Tables of others: CSV and Parquet are read as the same text, row by row and as a whole."""
+"""Tests of reading CSV and Parquet tables as text, row by row and as a whole."""
 
 from pathlib import Path
 
@@ -39,14 +39,14 @@ def test_every_cell_is_the_same_text_in_both_formats(path: Path):
     assert list(table.index) == ([2, 3, 4] if path.suffix == ".csv" else [1, 2, 3])
 
 
-def test_only_the_columns_asked_for_are_read(path: Path):
+def test_only_the_requested_columns_are_read(path: Path):
     opened = open_table(path, ["text", "id", "absent"])
     assert opened.header == ["id", "size", "text"]
     assert opened.columns == ["id", "text"]
     assert next(opened.rows).values == ("1", "a,b")
 
 
-def test_a_row_of_another_length_is_padded_or_cut_and_says_so(tmp_path: Path):
+def test_row_of_the_wrong_length_is_padded_or_cut_and_reported(tmp_path: Path):
     (tmp_path / "t.csv").write_text("a,b\n1\n\n1,2,3\n")
     short, long = open_table(tmp_path / "t.csv").rows
     assert short[:2] == (2, ("1", ""))
@@ -55,7 +55,7 @@ def test_a_row_of_another_length_is_padded_or_cut_and_says_so(tmp_path: Path):
     assert long.fault.startswith("has 3 fields; allowed: 2")
 
 
-def test_the_empty_columns_of_a_spreadsheet_are_none(tmp_path: Path):
+def test_trailing_empty_columns_of_a_spreadsheet_are_ignored(tmp_path: Path):
     path = tmp_path / "t.csv"
     path.write_text("a;b;;\n1;2;;\n3;; ;;;\n4;5;6;\n7\n1;2;3;4;5\n")
     header, columns, rows = open_table(path)
@@ -68,22 +68,23 @@ def test_the_empty_columns_of_a_spreadsheet_are_none(tmp_path: Path):
     for row in (short, long):
         assert row.fault.endswith("is a separator in a text not quoted?")
     path.write_text("a;;b\n")
-    assert open_table(path).header == ["a", "", "b"]  # whoever asks for names says what is wrong
+    # the caller that needs names reports the empty one
+    assert open_table(path).header == ["a", "", "b"]
 
 
-def test_a_header_alone_is_a_table_without_rows(path: Path):
-    (path.parent / "bare.csv").write_text("a,b\n")
-    table, faults = open_table(path.parent / "bare.csv").collect()
+def test_file_with_only_a_header_is_a_table_without_rows(tmp_path: Path):
+    (tmp_path / "bare.csv").write_text("a,b\n")
+    table, faults = open_table(tmp_path / "bare.csv").collect()
     assert (list(table), len(table), faults) == (["a", "b"], 0, [])
 
 
-def test_apostrophes_before_formulas_are_taken_away_where_we_put_them(tmp_path: Path):
+def test_apostrophes_before_formulas_are_removed_only_if_escaped(tmp_path: Path):
     (tmp_path / "t.csv").write_text("a\n'=1\n")
     assert list(open_table(tmp_path / "t.csv", escaped=True).rows) == [TableRow(2, ("=1",), "")]
     assert list(open_table(tmp_path / "t.csv").rows) == [TableRow(2, ("'=1",), "")]
 
 
-def test_the_index_that_pandas_stores_is_a_column_like_others(tmp_path: Path):
+def test_index_stored_by_pandas_is_read_as_a_column(tmp_path: Path):
     pd.DataFrame({"text": ["dry"]}, index=pd.Index(["r1"], name="id")).to_parquet(
         tmp_path / "t.parquet"
     )
@@ -101,13 +102,13 @@ def test_the_index_that_pandas_stores_is_a_column_like_others(tmp_path: Path):
         ("bad.parquet", "not readable as Parquet"),
     ],
 )
-def test_what_is_no_table_is_one_clear_error(tmp_path: Path, name: str, says: str):
+def test_unreadable_table_is_a_clear_error(tmp_path: Path, name: str, says: str):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=says):
         open_table(tmp_path / name)
 
 
-def test_damage_further_down_is_come_upon_when_it_is_read(tmp_path: Path):
+def test_damage_in_the_rows_is_reported_when_they_are_read(tmp_path: Path):
     parquet.write_table(TYPED, tmp_path / "t.parquet", compression="none")
     data = bytearray((tmp_path / "t.parquet").read_bytes())
     data[4:60] = bytes(56)
@@ -119,7 +120,7 @@ def test_damage_further_down_is_come_upon_when_it_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-def test_a_parquet_cell_that_is_too_long_is_named_by_row_and_column(tmp_path: Path, repeated: bool):
+def test_overlong_parquet_cell_is_reported_by_row_and_column(tmp_path: Path, repeated: bool):
     texts = pa.array([None, *["dry"] * 1500, "x" * 200_000, "y" * 300_000])
     if repeated:
         texts = texts.dictionary_encode()
@@ -130,7 +131,7 @@ def test_a_parquet_cell_that_is_too_long_is_named_by_row_and_column(tmp_path: Pa
         list(rows)
 
 
-def test_blank_lines_above_the_header_do_not_choose_the_separator(tmp_path: Path):
+def test_blank_lines_above_the_header_do_not_affect_the_separator(tmp_path: Path):
     (tmp_path / "t.csv").write_text("\n  \nid;text\nr1;a, b\n")
     assert list(open_table(tmp_path / "t.csv").rows) == [TableRow(4, ("r1", "a, b"), "")]
     (tmp_path / "t.csv").write_text("\nsep=;\nid;text\nr1;a, b\n")
@@ -140,7 +141,7 @@ def test_blank_lines_above_the_header_do_not_choose_the_separator(tmp_path: Path
         open_table(tmp_path / "t.csv")
 
 
-def test_the_advised_command_names_the_file_where_it_lies(tmp_path: Path):
+def test_suggested_command_contains_the_quoted_path_of_the_file(tmp_path: Path):
     path = tmp_path / "my cases" / "manifest.csv"
     path.parent.mkdir()
     path.write_bytes("example_id,text\nr1,très sec\n".encode("cp1252"))

@@ -1,4 +1,4 @@
-"""Training: it can learn, only what it should, stops when it must, and resumes unchanged."""
+"""Tests for training: what is learned, stopping and resuming, fine-tuning and scaling."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +77,7 @@ def config_of(**train) -> Config:
 
 
 def make_data() -> TrainingData:
-    """Noise: there is nothing to generalise, only something to remember."""
+    """Makes noise, which can be memorised but not generalised."""
     rng, rows = np.random.default_rng(0), np.arange(ROWS)
     eczema = rng.permutation(np.arange(ROWS) % 2).astype(float)
     grades = np.array(["mild", "moderate", "severe"])[rng.integers(0, 3, ROWS)]
@@ -101,7 +101,7 @@ def make_data() -> TrainingData:
 
 
 def repeat_rows(inputs: Inputs, rows: int) -> Inputs:
-    """The rows of `make_data` over and over."""
+    """Repeats the rows of `make_data` over and over."""
     again = np.arange(rows) % ROWS
     columns = {
         name: replace(column, index=column.index[again]) for name, column in inputs.columns.items()
@@ -129,7 +129,7 @@ def train(
     return train_stage(heads_of(model, (), HEADS), data, stage, config, run_dir)
 
 
-def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
+def test_model_can_memorise_a_single_batch(tmp_path: Path):
     data = make_data()
     batch = np.arange(8)
     data = replace(data, train_rows=batch, val_rows=batch)
@@ -152,8 +152,8 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     np.testing.assert_array_equal(np.asarray(logits["severity"]) > 0, targets["severity"] > 0.5)
 
 
-def test_rows_without_a_label_do_not_train_the_head(tmp_path: Path):
-    """With weight 0 everywhere but for one head, nothing that only other heads use may move."""
+def test_zero_weights_leave_the_layers_of_other_heads_unchanged(tmp_path: Path):
+    """If only one head has weights above 0, no layer that only other heads use may move."""
     data, config = make_data(), config_of(epochs=1)
     weights = {head: np.full(ROWS, float(head == "eczema_image"), "float32") for head in HEADS}
     model = heads_of(make_model(config), (), HEADS)
@@ -187,7 +187,7 @@ def has_moved(layer: keras.Layer, before: list[np.ndarray]) -> bool:
     )
 
 
-def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path: Path):
+def test_killed_run_resumes_to_the_same_weights(tmp_path: Path):
     config = config_of(epochs=3)
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"dropout": 0.3, "modality_dropout": 0.3})}
@@ -216,7 +216,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path: Path):
     assert history_again[-1]["loss"] == pytest.approx(history[-1]["loss"], abs=1e-5)
 
 
-def test_a_finished_stage_is_not_trained_again(tmp_path: Path):
+def test_finished_stage_is_not_trained_again(tmp_path: Path):
     config, data = config_of(epochs=2), make_data()
     first = make_model(config)
     train(first, data, config, tmp_path)
@@ -226,7 +226,7 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path: Path):
+def test_checkpoint_of_another_model_is_a_clear_error(tmp_path: Path):
     config, data = config_of(epochs=1), make_data()
     train(make_model(config), data, config, tmp_path)
     other = config.model_copy(
@@ -236,20 +236,20 @@ def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path: Path):
         train(make_model(other), data, other, tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path):
+def test_non_finite_loss_stops_the_run_and_names_the_step(tmp_path: Path):
     config, data = config_of(epochs=2), make_data()
     targets = {**data.targets, "eczema": np.full((ROWS, 1), np.nan, "float32")}
     with pytest.raises(RunError, match="loss is nan at step 1 of epoch 1"):
         train(make_model(config), replace(data, targets=targets), config, tmp_path)
 
 
-def test_a_last_step_that_spoils_the_weights_is_said_as_well(tmp_path: Path):
-    config = config_of(epochs=2, batch_size=ROWS, learning_rate=1e30)  # one step an epoch
+def test_non_finite_validation_loss_after_the_last_step_is_an_error(tmp_path: Path):
+    config = config_of(epochs=2, batch_size=ROWS, learning_rate=1e30)  # one step per epoch
     with pytest.raises(RunError, match=r"validation loss is nan; lower train\.learning_rate"):
         train(make_model(config), make_data(), config, tmp_path)
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
+def test_patience_ends_the_run_soon_after_the_best_epoch(tmp_path: Path):
     best_kept = config_of(epochs=20, patience=2, learning_rate=0.01, keep="best")
     config, data = best_kept, make_data()
     model = make_model(config)
@@ -258,10 +258,10 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
     best = int(np.argmax(scores))
     assert len(history) <= best + 1 + 2
     assert list((tmp_path / "tensorboard" / "heads").rglob("events*"))
-    assert train(make_model(config), data, config, tmp_path) == history  # not one epoch more
+    assert train(make_model(config), data, config, tmp_path) == history  # no further epoch
 
 
-def test_the_best_weights_are_put_back_when_training_ends(tmp_path: Path):
+def test_best_weights_are_restored_when_training_ends(tmp_path: Path):
     model, keeper = make_model(config_of()), KeepBest(tmp_path / "kept.npz", patience=2)
     keeper.set_model(model)
     keeper.start_from({})
@@ -272,7 +272,7 @@ def test_the_best_weights_are_put_back_when_training_ends(tmp_path: Path):
         np.testing.assert_array_equal(now, then)
 
 
-def test_validation_auroc_is_by_case():
+def test_validation_auroc_is_computed_per_case():
     logits, labels = np.array([1.0, 3.0, 1.5, 0.0]), np.array([False, False, True, False])
     cases = np.array(["a", "a", "b", "c"])  # means 2.0, 1.5, 0.0
     assert compute_case_auroc(logits, labels, cases) == 0.5
@@ -282,7 +282,7 @@ def test_validation_auroc_is_by_case():
     assert compute_case_auroc(logits[:0], labels[:0], cases[:0]) is None
 
 
-def test_grades_are_learned_from_eczema_alone():
+def test_grades_are_not_learned_from_cases_without_eczema():
     data = make_data()
     table = pd.DataFrame(
         {
@@ -299,7 +299,7 @@ def test_grades_are_learned_from_eczema_alone():
     np.testing.assert_array_equal(weights, [1] * 3 + [0] * 21)
 
 
-def test_balanced_labels_by_hand():
+def test_balanced_labels_match_hand_computation():
     eczema = np.array([1.0, 0.0, 0.0, 0.0, 0.5, np.nan])
     targets, weights = balance_labels(eczema, prevalence=0.25)  # a = 2, b = 2 / 3
     np.testing.assert_allclose(targets, [1, 0, 0, 0, 0.75, np.nan])
@@ -307,19 +307,19 @@ def test_balanced_labels_by_hand():
     assert weights[:4].mean() == pytest.approx(1)
 
 
-def test_what_balanced_soft_labels_teach_is_the_mean_label_once_moved_back():
+def test_undoing_the_balance_of_soft_labels_restores_the_mean_label():
     """Two points: the votes at one are 0.2 and 0.6 (mean 0.4), at the other 0 and 0.2 (0.1)."""
     votes, point, prevalence = np.array([0.2, 0.6, 0.0, 0.2]), np.array([0, 0, 1, 1]), 0.25
     targets, weights = balance_labels(votes, prevalence)
-    # the cross-entropy of a constant is least at the weighted mean of its targets
+    # the cross-entropy of a constant is smallest at the weighted mean of its targets
     least = np.bincount(point, weights * targets) / np.bincount(point, weights)
     log_odds = np.log(least / (1 - least)) + np.log(prevalence / (1 - prevalence))
     np.testing.assert_allclose(1 / (1 + np.exp(-log_odds)), [0.4, 0.1])
 
 
 @pytest.mark.parametrize("balance", [True, False])
-def test_probabilities_of_five_votes_average_to_the_mean_label(tmp_path: Path, balance: bool):
-    """Each of five voters says eczema with a probability that photo and text make plain."""
+def test_mean_probability_matches_the_mean_share_of_five_votes(tmp_path: Path, balance: bool):
+    """Each of five voters says eczema with a probability that photo and text determine."""
     rows, rng = 3000, np.random.default_rng(0)
     embeddings, words = rng.normal(size=(rows, 4)).astype("float32"), rng.integers(5, 15, rows)
     log_odds = 1.5 * embeddings[:, 0] + 0.4 * (words - 9.5) - 1.5
@@ -351,7 +351,7 @@ def test_probabilities_of_five_votes_average_to_the_mean_label(tmp_path: Path, b
             assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(votes.mean(), abs=0.01), head
 
 
-def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
+def test_shift_log_odds_moves_only_the_eczema_logits_by_a_constant():
     data, config = make_data(), config_of()
     model = make_model(config)
     inputs = {
@@ -380,14 +380,14 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
 
 
-def test_an_encoder_without_layers_is_not_fine_tuned():
+def test_encoder_without_layers_cannot_be_fine_tuned():
     encoder = build_encoder(specify_image_encoder(ImageConfig(), embedding_dimension=4))
     for first in ("block", "embedding"):
         with pytest.raises(ConfigError, match=rf"^key: .* cannot be fine-tuned.*'{first}', set it"):
             unfreeze_from(encoder, first, "key")
 
 
-def test_what_is_from_scratch_is_not_fine_tuned():
+def test_encoder_from_scratch_cannot_be_fine_tuned():
     config = config_of(fine_tune={"epochs": 1, "image_from": "stage4"})
     model = make_model(config)
     encoders = Encoders(
@@ -400,19 +400,19 @@ def test_what_is_from_scratch_is_not_fine_tuned():
 
 
 @pytest.mark.parametrize("alone", [{"epochs": 2}, {"lora_rank": 4}])
-def test_fine_tuning_says_from_where_on(alone: dict):
+def test_fine_tuning_requires_image_from_or_text_from(alone: dict):
     with pytest.raises(ConfigError, match=r"needs image_from or text_from, received"):
         config_of(fine_tune=alone)
 
 
-def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path):
+def test_views_are_encoded_up_to_the_cut_and_used_in_turn(tmp_path: Path):
     model, data = make_model(config_of()), make_data()
     trunk, upper = split_at(model, "stage3")
     augment, cache = AugmentConfig(rotation_deg=180.0), ArrayCache(tmp_path)
     inputs = encode_views(trunk, data.inputs, 2, augment, 0, cache)
     rows = np.arange(ROWS)
 
-    # === What lies above the cut answers as the whole does ===
+    # === The part above the cut gives the same logits as the whole model ===
     top = top_of(model, trunk, upper, [], HEADS)
     whole = predict_logits(model, build_evaluation_dataset(data.inputs, rows, 8))
     above = predict_logits(top, build_evaluation_dataset(inputs, rows, 8))
@@ -422,7 +422,7 @@ def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path
     assert below
     assert below.isdisjoint(weight.path for weight in top.weights)
 
-    # === An epoch has every row once, with its own photo in one of its views, then in another ===
+    # === An epoch has every row once, with one view of its photo; the next has the other view ===
     views = inputs.columns[TRUNK].values.reshape(3, ROWS, *trunk.output.shape[1:])
     assert len({view.tobytes() for view in views}) == 3
     for epoch in range(2):
@@ -446,7 +446,7 @@ def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path
             np.testing.assert_array_equal(seen, views[1 + (epoch + row) % 2][row])
 
 
-def test_fine_tuning_by_views_moves_what_lies_above_the_cut(tmp_path: Path):
+def test_fine_tuning_with_views_trains_only_layers_above_the_cut(tmp_path: Path):
     tuning = {"epochs": 1, "learning_rate": 0.01, "image_from": "stage3", "views": 2}
     cache = str(tmp_path / "cache")
     config, data = config_of(epochs=1, fine_tune=tuning, cache_folder=cache), make_data()
@@ -461,8 +461,8 @@ def test_fine_tuning_by_views_moves_what_lies_above_the_cut(tmp_path: Path):
         for layer, kernels in before.items()
     }
     assert moved == {"stage1": False, "stage2": False, "stage3": True}
-    (kept,) = (tmp_path / "cache").glob("image_views*")  # for the next run
-    assert np.load(kept).shape[0] == 3 * ROWS  # as they are, and in two views
+    (kept,) = (tmp_path / "cache").glob("image_views*")  # kept for the next run
+    assert np.load(kept).shape[0] == 3 * ROWS  # the original photos and two views
 
 
 def read_kernels(model: keras.Model, layer: str) -> np.ndarray:
@@ -481,7 +481,7 @@ def make_pretrained(fusion: str, size_px: int = SIZE_PX) -> keras.Model:
     )
 
 
-def test_an_encoder_is_not_cut_where_something_flows_around():
+def test_encoder_is_not_cut_where_data_flows_around_the_cut():
     model = make_pretrained("cross_attention")
     blocks = [layer.name for layer in model.get_layer("image_encoder").layers if layer.weights]
     with pytest.raises(ConfigError, match="cannot be cut before"):
@@ -490,7 +490,7 @@ def test_an_encoder_is_not_cut_where_something_flows_around():
         split_at(model, "block99")
 
 
-def test_an_encoder_whose_texture_is_measured_is_cut_below_it(tmp_path: Path):
+def test_encoder_with_a_measured_texture_is_cut_below_its_map(tmp_path: Path):
     size_px = 32  # maps of 16 and of 8 cells a side
     model, data = make_pretrained("concat", size_px), make_data()
     photos = np.random.default_rng(0).integers(0, 256, (ROWS, size_px, size_px, 3)).astype("uint8")
@@ -509,7 +509,7 @@ def test_an_encoder_whose_texture_is_measured_is_cut_below_it(tmp_path: Path):
         np.testing.assert_allclose(above[head], whole[head], atol=5e-3)  # float16
 
 
-def test_what_is_typical_of_photos_is_the_average_root_of_training_rows():
+def test_typical_photo_features_average_the_roots_of_training_rows():
     model, data = make_model(config_of()), make_data()
     fit_distances(model, [], data)
     told = predict_logits(
@@ -522,7 +522,7 @@ def test_what_is_typical_of_photos_is_the_average_root_of_training_rows():
     np.testing.assert_allclose(find_typical(np.array([[4.0, -1.0], [0.0, -9.0]])), [1, -4])
 
 
-def test_of_photos_that_are_all_alike_a_like_one_is_known():
+def test_training_photos_that_are_all_identical_count_as_known():
     model, data = make_model(config_of()), make_data()
     column, name = data.inputs.columns[IMAGE], DISTANCES["image"]
     alike = replace(column, values=np.repeat(column.values[:1], len(column.values), axis=0))
@@ -534,7 +534,7 @@ def test_of_photos_that_are_all_alike_a_like_one_is_known():
     assert (predict_logits(heads_of(model, [], [name]), batches)[name] <= 1).all()
 
 
-def test_each_layer_learns_at_its_share_of_the_rate():
+def test_each_layer_learns_at_its_share_of_the_learning_rate():
     encoder = make_model(config_of()).get_layer("image_encoder")
     unfreeze_from(encoder, "stage3", "key")
     shares = share_rates(encoder, 0.125)
@@ -559,7 +559,7 @@ def test_each_layer_learns_at_its_share_of_the_rate():
         mobilenet_v3,
     ],
 )
-def test_batch_norm_does_not_move_wherever_a_backbone_keeps_it(build):
+def test_fine_tuning_leaves_the_batch_norm_of_every_backbone_unchanged(build):
     encoder = build()
     encoder.trainable = False
     unfreeze_from(encoder, encoder.layers[1].name, "key")
@@ -574,10 +574,8 @@ def test_batch_norm_does_not_move_wherever_a_backbone_keeps_it(build):
 
 
 @pytest.mark.parametrize("tuned", [False, True])
-def test_the_dropout_of_a_frozen_encoder_is_off_with_and_without_a_cache(
-    tuned: bool, tmp_path: Path
-):
-    """Whatever it drops would change what the heads learn from one run to the next."""
+def test_frozen_encoder_has_no_dropout_with_or_without_a_cache(tuned: bool, tmp_path: Path):
+    """Otherwise dropout would change what the heads learn from one run to the next."""
     bert = {
         "vocabulary_size": 50,
         "num_layers": 1,
@@ -611,7 +609,7 @@ def test_the_dropout_of_a_frozen_encoder_is_off_with_and_without_a_cache(
     np.testing.assert_array_equal(*kernels)
 
 
-def test_keeping_the_last_epoch_is_not_choosing_by_luck(tmp_path: Path):
+def test_keep_best_chooses_the_best_or_the_last_epoch(tmp_path: Path):
     class Model:
         stop_training = False
 
@@ -627,7 +625,7 @@ def test_keeping_the_last_epoch_is_not_choosing_by_luck(tmp_path: Path):
 
 
 @pytest.mark.parametrize("architecture", ["vit", "deit"])
-def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
+def test_vision_transformer_is_fine_tuned_from_a_given_block(architecture: str):
     encoder = build_encoder(
         specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
     )
@@ -642,8 +640,8 @@ def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
         unfreeze_from(encoder, "no_such_block", "key")
 
 
-def test_scales_are_found_on_cases_that_were_not_trained_on():
-    """One part says three times what it knows, one remembers what means nothing."""
+def test_fit_scale_finds_the_slope_of_each_part():
+    """One part claims three times what it knows, and one is only noise."""
     rng = np.random.default_rng(0)
     honest, boastful, noise = rng.normal(0, 2, (3, 20000))
     chances = 1 / (1 + np.exp(-(honest + boastful / 3 - 1 + 0.4)))
@@ -655,7 +653,7 @@ def test_scales_are_found_on_cases_that_were_not_trained_on():
     np.testing.assert_allclose(few, [1, 1, 1, 0], atol=0.5)  # three cases change little
 
 
-def test_scales_move_the_single_heads_and_the_sum_by_hand():
+def test_scaled_heads_and_fusion_match_hand_computation():
     model = make_model(config_of())
     names, inputs = ("eczema_image", "eczema_text", "eczema"), make_data().inputs
     rows = to_model_inputs(inputs.gather(np.arange(4)))
@@ -665,7 +663,7 @@ def test_scales_move_the_single_heads_and_the_sum_by_hand():
     kernel = model.get_layer("eczema_joint").kernel
     kernel.assign(np.ones(kernel.shape))
     image, text, both = (np.array(model(rows)[name]) for name in names)
-    joint = both - image - text - 0.5  # above the prior, -0.5
+    joint = both - image - text - 0.5  # relative to the prior, -0.5
     scales = {
         "image": np.array([0.5, 0.1]),
         "text": np.array([2, -0.2]),
@@ -679,7 +677,7 @@ def test_scales_move_the_single_heads_and_the_sum_by_hand():
         np.testing.assert_allclose(model(rows)[name], expected, atol=1e-5)
 
 
-def test_no_gradient_of_the_fusion_reaches_the_heads_of_cases_with_both(tmp_path: Path):
+def test_fusion_loss_does_not_train_the_single_heads_of_cases_with_both(tmp_path: Path):
     data, config = make_data(), config_of(epochs=1)
     weights = {head: np.full(ROWS, float(head == "eczema"), "float32") for head in HEADS}
     model = make_model(config)
@@ -691,7 +689,7 @@ def test_no_gradient_of_the_fusion_reaches_the_heads_of_cases_with_both(tmp_path
         np.testing.assert_array_equal(got, expected)
 
 
-def test_scales_come_from_validation_rows_of_each_kind(tmp_path: Path):
+def test_scales_are_found_for_each_kind_of_row_or_taken_as_given(tmp_path: Path):
     data, config = make_data(), config_of(epochs=1)
     model = make_model(config)
     encoders = Encoders(
@@ -715,7 +713,7 @@ def test_scales_come_from_validation_rows_of_each_kind(tmp_path: Path):
 
 
 @pytest.mark.parametrize("findings", [(), ("dry", "itchy")])
-def test_the_grade_of_a_text_learns_faster_where_findings_tell_it(
+def test_text_grade_has_a_higher_learning_rate_with_findings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, findings: tuple[str, ...]
 ):
     config, stages_run = config_of(epochs=1), []

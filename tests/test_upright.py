@@ -1,4 +1,4 @@
-"""The edge normaliser: whatever comes ends as an upright, bare RGB JPEG, or as one clear error."""
+"""The edge normaliser turns a photo into an upright RGB JPEG without metadata, or refuses it."""
 
 import io
 import struct
@@ -36,7 +36,10 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 
 def corners() -> Image.Image:
-    """48 x 32, upright: red top left, green top right, blue bottom left, white bottom right."""
+    """Draws 48 x 32 upright pixels.
+
+    Red is top left, green top right, blue bottom left and white bottom right.
+    """
     pixels = np.zeros((32, 48, 3), "uint8")
     pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (
         (255, 0, 0),
@@ -48,7 +51,7 @@ def corners() -> Image.Image:
 
 
 def store_rotated(image: Image.Image, orientation: int) -> Image.Image:
-    """Returns pixels that a viewer shows as `image` if it heeds the orientation."""
+    """Returns pixels that a viewer shows as `image` if it follows the orientation."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -62,7 +65,7 @@ def store_rotated(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def exif(orientation: int = 1) -> Image.Exif:
-    """EXIF with the place where the photo was taken."""
+    """Returns EXIF data with a description and the place where the photo was taken."""
     data = Image.Exif()
     data[ORIENTATION] = orientation
     data[0x010E] = SECRET.decode()
@@ -75,7 +78,7 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Pixels of what the normaliser gave, once it is seen to be bare."""
+    """Returns the pixels of a normalised photo, after checking that it has no metadata."""
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == "JPEG"
         assert image.mode == "RGB"
@@ -92,7 +95,7 @@ def close(data: bytes, expected: Image.Image | np.ndarray, most: float = 12) -> 
 
 
 def png(color: int, depth: int, pixels: bytes, extra: bytes = b"") -> bytes:
-    """A PNG of 2 x 1 pixels."""
+    """Builds a PNG of 2 x 1 pixels."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return (
@@ -109,7 +112,7 @@ def png(color: int, depth: int, pixels: bytes, extra: bytes = b"") -> bytes:
     )
 
 
-def test_the_limits_are_those_of_the_served_guard():
+def test_limits_agree_with_those_of_the_served_guard():
     assert limits.SENT_MAX_PIXELS <= limits.SERVED_MAX_PIXELS
     assert edge_limits.SERVED_MAX_SIDE_PX == guard.SERVED_MAX_SIDE_PX
     assert upright.SERVED_MAX_BYTES == guard.SERVED_MAX_BYTES
@@ -120,12 +123,12 @@ def test_the_limits_are_those_of_the_served_guard():
 def test_every_orientation_ends_upright(orientation: int, kind: str):
     data = encode(store_rotated(corners(), orientation), kind, exif=exif(orientation), quality=95)
     with Image.open(io.BytesIO(data)) as image:
-        assert ImageOps.exif_transpose(image).size == (48, 32)  # the test's own picture is right
+        assert ImageOps.exif_transpose(image).size == (48, 32)  # the test photo itself is right
     assert close(data, corners())
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_no_metadata_is_left(orientation: int):
+def test_jpeg_metadata_are_removed(orientation: int):
     stored = store_rotated(corners(), orientation)
     data = encode(
         stored, exif=exif(orientation), comment=SECRET, icc_profile=SECRET * 50, xmp=SECRET
@@ -137,7 +140,7 @@ def test_no_metadata_is_left(orientation: int):
 
 
 @pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
-def test_no_segment_can_hide_anything(marker: int):
+def test_no_jpeg_segment_can_hide_data(marker: int):
     data = encode(corners())
     for hidden in (
         SECRET,
@@ -150,7 +153,7 @@ def test_no_segment_can_hide_anything(marker: int):
         decode(clean)
 
 
-def test_nothing_hides_after_the_pixels_or_the_end():
+def test_data_after_the_pixels_or_the_end_are_removed():
     data = encode(corners())
     for hiding in (
         data + SECRET,
@@ -162,7 +165,7 @@ def test_nothing_hides_after_the_pixels_or_the_end():
         assert np.abs(decode(clean) - decode(data)).mean() < 3
 
 
-def test_an_upright_photo_keeps_its_pixels_bit_by_bit():
+def test_upright_jpeg_keeps_its_pixels_bit_by_bit():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype("uint8"))
     for options in (
         {},
@@ -181,7 +184,7 @@ def test_an_upright_photo_keeps_its_pixels_bit_by_bit():
         assert upright_jpeg(bare) == bare
 
 
-def test_progressive_gray_and_multi_picture_jpegs_become_plain():
+def test_progressive_grey_and_multi_picture_jpegs_become_plain():
     assert b"\xff\xc2" in encode(corners(), progressive=True)
     assert close(encode(corners(), progressive=True, quality=95), corners())
     assert close(
@@ -196,7 +199,7 @@ def test_progressive_gray_and_multi_picture_jpegs_become_plain():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_no_metadata_of_other_formats_are_left(kind: str):
+def test_metadata_of_other_formats_are_removed(kind: str):
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Comment", SECRET.decode())
     options = {"PNG": {"pnginfo": notes}, "WEBP": {"xmp": SECRET}, "TIFF": {}}[kind]
@@ -215,9 +218,9 @@ def test_no_metadata_of_other_formats_are_left(kind: str):
         ((0, 0, 0, 255), (0, 0, 0)),
     ],
 )
-def test_cmyk_of_photoshop_is_not_inverted(inks: tuple[int, ...], rgb: tuple[int, ...]):
+def test_photoshop_cmyk_is_not_inverted(inks: tuple[int, ...], rgb: tuple[int, ...]):
     data = encode(Image.new("CMYK", (16, 16), inks), quality=95)
-    assert b"Adobe" in data  # whose files hold the inks inverted
+    assert b"Adobe" in data  # such files store the inks inverted
     assert np.abs(decode(upright_jpeg(data)) - rgb).max() <= 4
     assert (
         np.abs(decode(upright_jpeg(encode(Image.new("CMYK", (16, 16), inks), "TIFF"))) - rgb).max()
@@ -225,7 +228,7 @@ def test_cmyk_of_photoshop_is_not_inverted(inks: tuple[int, ...], rgb: tuple[int
     )
 
 
-def test_of_sixteen_bits_the_upper_eight_are_kept():
+def test_sixteen_bit_photos_keep_their_upper_eight_bits():
     gray = png(0, 16, struct.pack(">HH", 0x80FF, 0x80FF))
     assert np.abs(decode(upright_jpeg(gray)) - 0x80).max() <= 1
     color = png(2, 16, struct.pack(">HHH", 0xC8FF, 0x6400, 0x1900) * 2)
@@ -238,12 +241,12 @@ def test_of_sixteen_bits_the_upper_eight_are_kept():
     assert decode(upright_jpeg(clear)).min() >= 254
 
 
-def test_a_tiff_of_luminance_and_colour_is_read_by_its_own_subsampling():
+def test_ycbcr_tiff_is_read_with_its_own_subsampling():
     data = encode(corners().convert("YCbCr"), "TIFF", compression="tiff_lzw")
     assert close(data, corners())
 
 
-def test_palettes_and_one_bit():
+def test_palette_and_one_bit_photos_are_read():
     for kind in ("PNG", "GIF", "TIFF", "BMP"):
         assert close(
             encode(corners().convert("P", palette=Image.Palette.ADAPTIVE), kind), corners()
@@ -254,7 +257,7 @@ def test_palettes_and_one_bit():
     )
 
 
-def test_transparency_is_laid_on_white():
+def test_transparent_photos_are_laid_on_white():
     for mode, clear in (("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))):
         assert decode(upright_jpeg(encode(Image.new(mode, (16, 16), clear), "PNG"))).min() >= 253
     palette = Image.new("P", (16, 16), 0)
@@ -273,7 +276,7 @@ def test_transparency_is_laid_on_white():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_the_first_frame_stands_for_a_film(kind: str):
+def test_animation_gives_its_first_frame(kind: str):
     rest = [Image.new("RGB", (48, 32), color) for color in ("black", "yellow")]
     assert close(
         encode(corners(), kind, save_all=True, append_images=rest, duration=100, quality=95),
@@ -281,7 +284,7 @@ def test_the_first_frame_stands_for_a_film(kind: str):
     )
 
 
-def test_a_phones_48_megapixels_are_reduced_to_12():
+def test_photo_of_48_megapixels_is_reduced_to_12():
     large = corners().resize((8064, 6048), Image.Resampling.NEAREST)
     pixels = decode(upright_jpeg(encode(large, quality=80)))
     assert pixels.shape == (3024, 4032, 3)
@@ -306,7 +309,7 @@ def test_large_photos_of_other_formats_are_reduced_by_a_whole_factor(
         assert image.size == expected_px
 
 
-def test_what_is_still_too_many_bytes_is_halved(monkeypatch: pytest.MonkeyPatch):
+def test_photo_of_too_many_bytes_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(upright, "SERVED_MAX_BYTES", 60_000)
     noise = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (400, 300, 3)).astype("uint8")
@@ -332,13 +335,13 @@ def test_what_is_still_too_many_bytes_is_halved(monkeypatch: pytest.MonkeyPatch)
         png(2, 8, bytes(6), bytes.fromhex("00000000 61624364 ddaf1b4d") * 30_000),
     ],
 )
-def test_what_cannot_be_read_is_one_clear_error(data: bytes):
+def test_unreadable_or_too_large_photo_is_a_one_line_error(data: bytes):
     with pytest.raises(DataError, match="photo") as caught:
         upright_jpeg(data)
     assert "\n" not in str(caught.value)
 
 
-def test_postscript_is_never_given_to_its_interpreter(monkeypatch: pytest.MonkeyPatch):
+def test_postscript_is_refused_without_starting_its_interpreter(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         "subprocess.Popen", lambda *arguments, **options: pytest.fail("a program was started")
     )
@@ -348,12 +351,14 @@ def test_postscript_is_never_given_to_its_interpreter(monkeypatch: pytest.Monkey
         )
 
 
-def test_broken_exif_does_not_condemn_a_photo():
+def test_photo_with_broken_exif_is_accepted():
     data = encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)
     assert decode(upright_jpeg(data)).shape == (32, 48, 3)
 
 
-def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.MonkeyPatch):
+def test_decompression_bombs_are_refused_before_they_are_decoded(
+    hostile, monkeypatch: pytest.MonkeyPatch
+):
     from hostile_jpeg import scan_bomb
     from hostile_png import chunk, png_header
 
@@ -369,7 +374,7 @@ def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("depth", "color", "extra", "most"),
-    # 1.06 s are 5 ns a byte, and 7 ns a pixel or 19 with transparency or 16 bits of grey
+    # 1.06 s at 5 ns per byte, plus 7 ns per pixel (19 with transparency or 16-bit grey)
     [
         (8, 2, b"", 48),
         (8, 6, b"", 27),
@@ -379,7 +384,7 @@ def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.
         (8, 2, b"tRNS", 31),
     ],
 )
-def test_a_png_may_have_the_fewer_pixels_the_deeper_they_are(hostile, depth, color, extra, most):
+def test_pixel_limit_of_a_png_falls_with_the_cost_per_pixel(hostile, depth, color, extra, most):
     from hostile_png import chunk, png_header
 
     clear = chunk(extra, bytes(6)) if extra else b""
@@ -387,7 +392,7 @@ def test_a_png_may_have_the_fewer_pixels_the_deeper_they_are(hostile, depth, col
     png = png_header(size_px, depth, color) + clear + chunk(b"IDAT", b"") + chunk(b"IEND")
     with pytest.raises(DataError, match=f"allowed: at most {most} megapixels"):
         upright_jpeg(png)
-    with pytest.raises(DataError, match="truncated or damaged"):  # it is read
+    with pytest.raises(DataError, match="truncated or damaged"):  # its size is allowed
         upright_jpeg(png_header((1000 * most, 1000), depth, color) + png[33:])
 
 
@@ -399,7 +404,7 @@ def error_of(data: bytes) -> str:
     return ""
 
 
-def test_damaged_files_give_a_bare_jpeg_or_one_clear_error(hostile):
+def test_damaged_files_give_a_clean_jpeg_or_a_clear_error(hostile):
     errors = [error_of(data) for _, data in hostile.draw_damaged(400, seed=1)]
     assert all(error == "" or error.startswith("photo") for error in errors)
     assert 20 < errors.count("") < 380
@@ -417,12 +422,12 @@ class TestHeic:
 
         return encode_heic
 
-    def test_a_phones_photo_becomes_a_jpeg(self, heic):
+    def test_heic_photo_becomes_a_jpeg(self, heic):
         assert close(heic(corners()), corners())
         assert close(heic(corners().convert("L")), corners().convert("L").convert("RGB"))
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_it_ends_upright_without_metadata(self, heic, orientation: int):
+    def test_heic_photo_ends_upright_without_metadata(self, heic, orientation: int):
         data = heic(
             store_rotated(corners(), orientation), exif=exif(orientation).tobytes(), xmp=SECRET
         )
@@ -430,17 +435,17 @@ class TestHeic:
         assert SECRET not in upright_jpeg(data)
         assert close(data, corners())
 
-    def test_a_cut_file_is_one_clear_error(self, heic):
+    def test_truncated_heic_file_is_a_clear_error(self, heic):
         data = heic(corners())
         for cut in (40, len(data) // 2, len(data) - 1):
             with pytest.raises(DataError, match="photo cannot be read"):
                 upright_jpeg(data[:cut])
 
-    def test_nothing_is_registered_with_pillow(self, heic):
+    def test_heic_is_not_registered_with_pillow(self, heic):
         upright_jpeg(heic(corners()))
         assert "HEIF" not in Image.OPEN
 
-    def test_without_the_package_the_error_says_how_to_get_it(
+    def test_error_without_the_package_says_how_to_install_it(
         self, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -448,7 +453,7 @@ class TestHeic:
             upright_jpeg(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
 
 
-def test_every_bad_photo_of_a_case_is_named_by_its_file(tmp_path: Path):
+def test_all_bad_photos_of_a_case_are_named_by_their_files(tmp_path: Path):
     good, bad, small, none = (tmp_path / name for name in ("good", "bad", "small", "none"))
     good.write_bytes(encode(corners()))
     bad.write_bytes(b"x" * 99)
@@ -460,7 +465,7 @@ def test_every_bad_photo_of_a_case_is_named_by_its_file(tmp_path: Path):
     assert read_case_photos([]) == []
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_too_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     with (tmp_path / "disc.iso").open("wb") as file:
         file.truncate(limits.MAX_FILE_BYTES + 1)

