@@ -26,7 +26,7 @@ from eczema_tf.data.clinical.fields import (
     learn_fields,
     pick_field,
 )
-from eczema_tf.data.clinical.lines import join_columns, join_fields
+from eczema_tf.data.clinical.lines import join_columns, join_fields, list_known
 from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.text.reading import TextReader, is_read
@@ -619,3 +619,8 @@ def test_percentages_and_numbers_beyond_float32_are_not_numbers(tmp_path: Path):
     for place in (2, 3):
         assert f"csv:{place}: age: is not a number" in str(caught.value)
     assert "csv:4" not in str(caught.value)
+
+
+def test_field_is_known_if_any_row_has_a_value():
+    table = pd.DataFrame({"age": ["", "34"], "sex": ["", ""]})
+    assert list_known(["age", "sex", "site"], table) == ["age"]

@@ -213,3 +213,11 @@ def test_overrides_may_be_a_mapping_a_list_or_a_single_string():
     assert load_config("smoke", "seed=3") == load_config("smoke", ["seed=3"])
     with pytest.raises(ConfigError, match=r"seed\.x: seed is a value, not a section"):
         load_config(None, {"seed": 3, "seed.x": 4})
+
+
+def test_textures_are_refused_with_cross_attention():
+    """It keeps the photo's features as a map, which leaves no room for textures."""
+    for fusion in ("concat", "gated", "late"):
+        load_config(None, {"model.image.textures": True, "model.fusion": fusion})
+    with pytest.raises(ConfigError, match=r"textures: true needs another fusion than cross_"):
+        load_config(None, {"model.image.textures": True, "model.fusion": "cross_attention"})

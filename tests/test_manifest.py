@@ -134,6 +134,12 @@ def test_positive_class_must_be_one_plain_name_for_all_rows(folder: Path, names:
     )
 
 
+def test_missing_positive_class_of_one_row_is_that_rows_fault_only(folder: Path):
+    rows = "".join(f"r{row},dry,1,{name}\n" for row, name in enumerate(["", "malignant"] * 2))
+    faults = faults_of(write(folder, f"example_id,text,eczema,positive_class\n{rows}"))
+    assert [fault.split(": ")[0] for fault in faults] == ["manifest.csv:2", "manifest.csv:4"]
+
+
 @pytest.mark.parametrize("label", ["inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"])
 def test_invalid_label_is_refused(folder: Path, label: str):
     assert len(faults_of(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n"))) == 1

@@ -159,6 +159,30 @@ def test_run_on_embeddings_is_evaluated_on_other_embeddings(run: Path):
     assert own.external is None
 
 
+def test_cases_of_which_the_model_uses_nothing_are_left_out(
+    run: Path, capsys: pytest.CaptureFixture
+):
+    paths = ["", "3001.jpg", "3002.jpg", ""]
+    texts = ["<br>", "w dry", "", "w itchy"]  # the first has no photo, and nothing readable
+    other = save_data(run.parent / "nothing", range(3000, 3004), image_path=paths, text=texts)
+    assert judge(run, other, out="some") == 0
+    assert "note: 1 of 4 cases have no photo and no text that this model can use" in (
+        capsys.readouterr().err
+    )
+    assert list(pd.read_csv(run / "some" / "predictions.csv")["case_id"]) == [
+        "e3001",
+        "e3002",
+        "e3003",
+    ]
+    assert Metrics.read(run / "some" / "metrics.json").cases == 3
+    table = pd.read_csv(other / "m.csv").iloc[:1]
+    table.to_csv(other / "m.csv", index=False)
+    assert judge(run, other, out="none") == 1
+    assert "1 of 1 cases have no photo and no text that this model can use; give" in (
+        capsys.readouterr().err
+    )
+
+
 def test_evaluating_the_test_split_again_gives_the_same_metrics(run: Path):
     before = json.loads((run / "metrics.json").read_text())
     assert evaluate.main(["--run-dir", str(run)]) == 0

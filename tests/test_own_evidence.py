@@ -231,9 +231,11 @@ def test_run_keeps_the_weights_of_its_base_and_says_so(base: Path, capsys: pytes
     assert data.base is not None
     assert data.base.splits is None
     assert data.learned_from == {"image", "text"}
-    assert "added to the model of base" in (run / "model_card.md").read_text()
+    card = (run / "model_card.md").read_text()
+    assert "added to the model of base" in card
+    assert "| fine-tuning | as in that model |" in card
     said = "trained on other data, of 80 cases (synthetic (80))"
-    assert said in (run / "model_card.md").read_text()
+    assert said in card
     # whatever the base has seen, this run has seen, too
     given = ["--run-dir", str(run), "--manifest", str(base.parent / "a" / "m.csv")]
     given += ["--embeddings", str(base.parent / "a" / "e.npz"), "--split", "all"]
@@ -279,6 +281,11 @@ def test_base_with_another_model_or_question_is_refused(base: Path, capsys: pyte
     files = {"data.manifest": asked / "m.csv", "data.embeddings": asked / "e.npz"}
     assert add(base, "question", **files) == 1
     assert "they ask for malignant, but train.base_run for eczema" in capsys.readouterr().err
+    wide = save_data(base.parent / "w", range(4000, 4080), dimension=9)
+    files = {"data.manifest": wide / "m.csv", "data.embeddings": wide / "e.npz"}
+    assert add(base, "wide", **files) == 1
+    said = "their embeddings have 9 values, but those of train.base_run have 6"
+    assert said in capsys.readouterr().err
 
 
 def test_notice_says_so_if_model_has_seen_only_synthetic_photos(base: Path):

@@ -438,6 +438,22 @@ def test_text_only_model_is_not_described_as_using_photos(metrics):
     figures = list_figures(metrics, replace(facts, data=data))
     assert figures["image_encoder"] == "none: no photo in training"
     assert figures["predictors"] == "a description in words"
+    card = format_model_card(metrics, replace(facts, data=data))
+    assert "takes a description of symptoms. It gives the probability" in card
+    assert "eczema or not, from text\n" in card
+    assert "--model DIR --text TEXT\n" in card
+    assert "predict(texts=texts)" in card
+
+
+def test_card_shows_how_to_ask_a_model_only_with_what_it_takes(metrics):
+    whole = format_model_card(metrics, facts_of())
+    assert "takes a photo of skin, a description of symptoms, or both. It gives" in whole
+    assert "--model DIR --image FILE --text TEXT\n" in whole
+    embeddings = format_model_card(metrics, facts_of({"data": {"embeddings": "e.npz"}}))
+    assert "takes an embedding of a photo of skin, a description" in embeddings
+    assert "--model DIR --text TEXT\n" in embeddings
+    # a cross-validation leaves no model to ask
+    assert "How to Get Started" not in format_model_card(metrics, facts_of({"split": {"folds": 3}}))
 
 
 def test_undefined_metrics_are_not_listed_for_the_checklists(metrics):

@@ -136,6 +136,15 @@ def test_test_split_is_dropped_when_the_data_is_loaded(tmp_path: Path, toy_manif
     assert list(dataset.table.index) == list(range(45))
 
 
+def test_search_refuses_a_cross_validation(tmp_path: Path, capsys: pytest.CaptureFixture):
+    space, out = tmp_path / "space.yaml", tmp_path / "study"
+    space.write_text("train.learning_rate: [0.1]\n")
+    arguments = ["--config", str(SMOKE), "--set", "split.folds=3", "--space", str(space)]
+    assert search.main([*arguments, "--out", str(out)]) == 1
+    assert "split.folds: trials are compared on one validation split" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("where", ["configuration", "space"])
 def test_search_refuses_a_base_run(tmp_path: Path, capsys: pytest.CaptureFixture, where: str):
     space, out = tmp_path / "space.yaml", tmp_path / "study"

@@ -127,6 +127,7 @@ def write_manifest(folder: Path, *, photos: bool) -> Path:
         else:
             row["text"] = f"my skin is {'itchy' if case % 2 else 'spotty'} for {case} days"
             row["age"] = "" if case % 5 == 4 else 20 + 30 * (case % 2) + case
+            row["findings"] = "itch=yes"
         rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
@@ -145,6 +146,8 @@ def test_data_with_only_photos_or_only_texts_trains_and_exports(
     run = ["--config", str(SMOKE), *arguments, "--run-dir", str(tmp_path / "run")]
     assert train.main(run) == 0
     assert (tmp_path / "run" / "before_refit").is_dir() == (not photos)
+    if not photos:
+        check_refit(tmp_path / "run", capsys)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     manifest.unlink()  # a run can be exported without its data
     again = ["--run-dir", str(tmp_path / "run"), "--out", str(export)]
@@ -152,6 +155,18 @@ def test_data_with_only_photos_or_only_texts_trains_and_exports(
     assert (export / "1" / "saved_model.pb").is_file()
     if not photos:
         check_ages(export, tmp_path, capsys)
+
+
+def check_refit(run: Path, capsys: pytest.CaptureFixture) -> None:
+    """Both networks are alike, although only the second has texts enough to learn a finding."""
+    first, second = (
+        json.loads((folder / "encoders.json").read_text())["findings"]
+        for folder in (run / "before_refit", run)
+    )
+    assert first == second == []
+    capsys.readouterr()
+    assert evaluate.main(["--run-dir", str(run), "--split", "val"]) == 1
+    assert "with train.refit, a run also learns from its validation" in capsys.readouterr().err
 
 
 def check_ages(export: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:

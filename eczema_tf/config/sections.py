@@ -207,6 +207,8 @@ class ModelConfig(Section):
                 f" mean_max, which have no hidden layer either, received fusion: {self.fusion} and"
                 f" text.pooling: {self.text.pooling}"
             )
+        if self.image.textures and self.fusion == "cross_attention":
+            yield "image.textures: true needs another fusion than cross_attention, received both"
 
 
 class FineTuneConfig(Section):

@@ -139,8 +139,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     parts = [summary[:, start:end] for start, end in pairwise([0, *photo.ends])]
     if textured and len(parts) == 1:
         raise ConfigError(
-            "model.image.textures: true needs a pretrained image encoder with inner maps, and"
-            " a fusion other than cross_attention; set it to false"
+            "model.image.textures: true needs a pretrained image encoder with inner maps; set it to"
+            " false"
         )
     # normalised together: textures, whose values are several times as large, then count most, and
     # pooled features, which are many and soon memorised, count least (docs/log.md)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eczema_tf import __version__
-from eczema_tf.config import Config, FineTuneConfig, TrainConfig
+from eczema_tf.config import Config, TrainConfig
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
@@ -126,7 +126,7 @@ def tabulate_settings(facts: RunFacts) -> Table:
         "fusion": model.fusion,
         "embedding": f"{units} units each" if units else "none: linear heads",
         "training": _describe_training(train),
-        "fine-tuning": _describe_tuning(train.fine_tune),
+        "fine-tuning": _describe_tuning(train),
         "seed": str(facts.config.seed),
         "software": ", ".join([f"eczema_tf {__version__}", *software]),
         "device": ", ".join(facts.environment.devices),
@@ -142,7 +142,10 @@ def _describe_training(train: TrainConfig) -> str:
     return f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}"
 
 
-def _describe_tuning(tuning: FineTuneConfig) -> str:
+def _describe_tuning(train: TrainConfig) -> str:
+    if train.base_run is not None:
+        return "as in that model"
+    tuning = train.fine_tune
     if not tuning.epochs:
         return "none"
     first = {"photo": tuning.image_from, "text": tuning.text_from}

@@ -12,6 +12,7 @@ from eczema_tf.reporting.document import Block, Bullets, Section, format_markdow
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
+    find_looked_at,
     list_caveats,
     tabulate_data,
     tabulate_settings,
@@ -60,7 +61,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     apart = warn_of_leaks(metrics, named=False) or [_SAME_DATA]
     judged_on = [*apart, describe_sample(metrics), *describe_texts(metrics)]
     sections = [
-        Section("Model Details", [_MODEL_DETAILS.format(name)]),
+        Section("Model Details", [_describe_model(name, facts)]),
         Section("Uses", []),
         Section("Direct Use", [_DIRECT_USE], level=3),
         Section(
@@ -70,7 +71,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
             "Bias, Risks, and Limitations", [Bullets([*list_caveats(facts, metrics), *_RISKS])]
         ),
         Section("Recommendations", [_RECOMMENDATION], level=3),
-        Section("How to Get Started with the Model", [Bullets(_GET_STARTED)]),
+        *_describe_start(facts),
         Section("Training Details", []),
         Section("Training Data", [tabulate_data(facts), Bullets(describe_data(facts))], level=3),
         Section("Training Procedure", [tabulate_settings(facts)], level=3),
@@ -90,6 +91,7 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
     """Returns the front matter that the Hugging Face Hub reads, `model-index` included."""
     data, heads = facts.data, metrics.heads.items()
     task = f"{metrics.positive_class} or not"
+    sources = " and ".join(HEAD_NAMES[name] for name in find_looked_at(facts))
     measured = [
         {"type": kind, "value": round(found.value, 4), "name": f"{name}, {HEAD_NAMES[modality]}"}
         for modality, head in heads
@@ -108,7 +110,7 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
         terms = data.provenance.get("licence", "for the author to fill")
         licence = {"license": "other", "license_name": terms}
     result = {
-        "task": {"type": "image-classification", "name": f"{task}, from photo and text"},
+        "task": {"type": "image-classification", "name": f"{task}, from {sources}"},
         "dataset": {"type": "custom", "name": data.name_sources(), "split": metrics.split},
         "metrics": measured,
     }
@@ -123,12 +125,50 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
     }
 
 
-_MODEL_DETAILS = (
-    "A neural network that takes a photo of skin, a description of symptoms, or both. It gives the"
-    " probability that the case is {0} from the photo, from the text and from both. Where the"
-    " training data have labels for them, it also gives what the text suggests ({0}, other,"
-    " unclear) and the severity (mild, moderate, severe)."
-)
+def _describe_model(name: str, facts: RunFacts) -> str:
+    """Says what the model takes and gives."""
+    photo = "a photo of skin"
+    if facts.config.data.embeddings is not None:
+        photo = f"an embedding of {photo}"
+    takes = {"image": photo, "text": "a description of symptoms"}
+    looked_at = find_looked_at(facts)
+    gives = f"the probability that the case is {name}"
+    if len(looked_at) > 1:
+        gives += " from the photo, from the text and from both"
+        takes["text"] += ", or both"
+    labelled = ["the severity (mild, moderate, severe)"]
+    if "text" in looked_at:
+        labelled.insert(0, f"what the text suggests ({name}, other, unclear)")
+    return (
+        f"A neural network that takes {', '.join(takes[modality] for modality in looked_at)}. It"
+        f" gives {gives}. Where the training data have labels for them, it also gives"
+        f" {' and '.join(labelled)}."
+    )
+
+
+def _describe_start(facts: RunFacts) -> list[Section]:
+    """Says how to ask the model; nothing of a cross-validation, which leaves no model to ask."""
+    if facts.config.split.folds:
+        return []
+    taken = [  # what a client can send
+        name
+        for name in find_looked_at(facts)
+        if name == "text" or facts.config.data.embeddings is None
+    ]
+    if not taken:
+        return []
+    options = {"image": "--image FILE", "text": "--text TEXT"}
+    arguments = {"image": "photos=photos", "text": "texts=texts"}
+    command = " ".join(options[name] for name in taken)
+    call = ", ".join(arguments[name] for name in taken)
+    steps = [
+        f"On the command line: python -m eczema_tf.predict --model DIR {command}",
+        "On a web page: python -m eczema_tf.serve --model DIR",
+        f"In Python: eczema_tf.load_export(DIR).predict({call}) returns a DataFrame.",
+    ]
+    return [Section("How to Get Started with the Model", [Bullets(steps)])]
+
+
 _DIRECT_USE = (
     "The model is meant for teaching and for research on models that combine photos and text, by"
     " people who read this card."
@@ -190,9 +230,4 @@ _RISKS = (
 _RECOMMENDATION = (
     "Before any use on other people, evaluate the model on labelled cases from them: python -m"
     " eczema_tf.evaluate --manifest."
-)
-_GET_STARTED = (
-    "On the command line: python -m eczema_tf.predict --model DIR --image FILE --text TEXT",
-    "On a web page: python -m eczema_tf.serve --model DIR",
-    "In Python: eczema_tf.load_export(DIR).predict(photos, texts) returns a DataFrame.",
 )

@@ -24,7 +24,8 @@ AUDIT = "audit.json"
 NAMED_LEAKS = 20  # how many leaks a report names
 SPLITS_LEAK = (
     "the splits leak; empty the manifest's column `split` and set data.merge_duplicates: true, and"
-    " new splits will keep together what belongs together, or allow leaks with --allow-leaks"
+    " new splits will keep together what belongs together, or allow leaks with --allow-leaks (in a"
+    " search with --set data.allow_leaks=true)"
 )
 
 

@@ -81,16 +81,20 @@ def build_on(
 
 
 def check_base(base: BaseRun, dataset: Dataset) -> None:
-    """Checks that a base run answers the same question as these data.
+    """Checks that a base run answers the same question as these data, from the same embeddings.
 
     Raises:
         DataError: If it does not.
     """
     asked, known = dataset.positive_class, base.data.positive_class
-    raise_if_any(
-        "these data cannot extend this base run",
-        [f"they ask for {asked}, but train.base_run for {known}"] if asked != known else [],
-    )
+    faults = [f"they ask for {asked}, but train.base_run for {known}"] if asked != known else []
+    found, expected = dataset.embeddings, base.trained.encoders.image.dimension
+    if found is not None and found.dimension != expected:
+        faults.append(
+            f"their embeddings have {found.dimension} values, but those of train.base_run have"
+            f" {expected}: give embeddings from the same network"
+        )
+    raise_if_any("these data cannot extend this base run", faults)
 
 
 def list_seen_by_base(config: Config) -> list[Seen | None]:

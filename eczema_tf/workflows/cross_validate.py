@@ -19,7 +19,7 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AuditedDataset, add_leaks
 from eczema_tf.workflows.base_run import list_seen_by_base
 from eczema_tf.workflows.fit import fit_run
-from eczema_tf.workflows.inference import compute_row_logits
+from eczema_tf.workflows.inference import compute_row_logits, drop_unanswered
 from eczema_tf.workflows.results import write_results
 
 
@@ -59,7 +59,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             of_fold, chosen = _train_fold(config, dataset, splits, fold_dir)
             logits.append(of_fold.assign(fold=fold))
             thresholds.append(chosen)
-        by_case = average_rows_by_case(pd.concat(logits, ignore_index=True))
+        by_case = drop_unanswered(average_rows_by_case(pd.concat(logits, ignore_index=True)))
         cases.append(by_case.assign(repeat=repeat))
     mean = {head: float(np.mean([one[head] for one in thresholds])) for head in thresholds[0]}
     write_json(run_dir / run_folder.THRESHOLDS, mean)

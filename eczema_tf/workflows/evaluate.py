@@ -9,7 +9,7 @@ import pandas as pd
 
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config
-from eczema_tf.data.clinical.lines import note_absent
+from eczema_tf.data.clinical.lines import list_known, note_absent
 from eczema_tf.data.dataset import FINGERPRINTS, Dataset
 from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs
@@ -72,8 +72,7 @@ def evaluate(
             photos have no embeddings that fit the run, or the run has already seen rows that it
             would be evaluated on.
     """
-    own = manifest is None and split == "test"
-    out = _choose_folder(out, run_dir, manifest, split)
+    own, out = manifest is None and split == "test", _choose_folder(out, run_dir, manifest, split)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
@@ -90,12 +89,13 @@ def evaluate(
         allowed = allow_leaks or (manifest is None and not own)
         leaks = check_overlap(list_seen(data), dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
+    cases = predict_cases(trained, dataset, inputs, rows)
     stressed = _stress(trained, dataset, inputs, rows, robustness)
     other = _describe_other(data, dataset, inputs, rows) if manifest else None
-    cases = predict_cases(trained, dataset, inputs, rows)
     show = partial(explain_cases, run_dir, trained, dataset) if with_photos else None
     write = partial(write_results, leaks=leaks, other=other, stressed=stressed, show=show)
-    metrics = write(out, cases, config, split=split, run_dir=run_dir)
+    told = list_known(config.data.clinical, dataset.table.iloc[rows])
+    metrics = write(out, cases, config, split=split, run_dir=run_dir, clinical=told)
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)
         judge = partial(evaluate_explanations, split=split, cases=explanations)
@@ -188,6 +188,11 @@ def _choose_rows(
         chosen = table["example_id"].isin(own_splits[split])
         if gone := len(own_splits[split]) - int(chosen.sum()):
             say(f"note: {gone} of the {len(own_splits[split])} {split} rows are no longer there")
+    if own_splits is not None and own_splits.get(split) == []:
+        raise DataError(
+            f"--split {split}: this run has no such rows; with train.refit, a run also learns from"
+            f" its validation rows, and {run_folder.VALIDATION} has the answers from before that"
+        )
     if not chosen.any():
         raise DataError(
             f"--split {split}: there are no such rows; give --split all to evaluate a manifest"

@@ -115,7 +115,9 @@ def fit_run(
     write_csv(run_dir / run_folder.VALIDATION, cases)
     if refit:
         both = splits.replace("val", "train")
-        trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
+        # with the same detectors: thresholds and limits of another network would not fit
+        findings = trained.encoders.findings
+        trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged, findings)
     layer = trained.model.get_layer(SIDE)
     layer.low.assign([bounds[kind][0] for kind in KINDS])
     layer.high.assign([bounds[kind][1] for kind in KINDS])
@@ -182,7 +184,12 @@ def _draw_batches(
 
 
 def train_run(
-    config: Config, dataset: Dataset, splits: pd.Series, run_dir: Path, judged: Judged | None = None
+    config: Config,
+    dataset: Dataset,
+    splits: pd.Series,
+    run_dir: Path,
+    judged: Judged | None = None,
+    findings: tuple[str, ...] | None = None,
 ) -> tuple[run_folder.TrainedModel, Inputs, History]:
     """Trains one model and saves it.
 
@@ -192,25 +199,25 @@ def train_run(
         splits: The split of each row; "train" is learned from, "val" decides when to stop.
         run_dir: Gets the model, the checkpoints and the TensorBoard logs.
         judged: As in `train_model`.
+        findings: Those to detect; None for those that enough training texts mention.
 
     Returns:
         The model with its best weights, the inputs of all rows, and its history on training and
         validation.
     """
-    table, run_data = dataset.table, _describe_splits(dataset, splits)
+    run_data, training = _describe_splits(dataset, splits), dataset.table[splits == "train"]
     run_folder.check_data(run_dir, run_data)
-    training = table[splits == "train"]
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     clinical, texts = learn_fields(training, config.data.clinical), list(training["text"])
     note_telling(config, training)
-    base, findings = load_base(config), tuple[str, ...]()
+    base = load_base(config)
     if base:
         check_base(base, dataset)
         trained = build_on(base, config, texts, clinical)
     else:
-        findings = choose_findings(training.drop_duplicates(["case_id", "text"]).get(FINDINGS, []))
-        trained = _build_untrained(config, dimension, texts, findings, clinical)
+        chosen = _choose_findings(training) if findings is None else findings
+        trained = _build_untrained(config, dimension, texts, chosen, clinical)
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     trained_on = list_modalities(training, base)
@@ -224,12 +231,17 @@ def train_run(
         "base": base.data.model_copy(update={"splits": None, "folds": None}) if base else None,
     }
     run_data.model_copy(update=learned).write(run_dir / run_folder.DATA)
-    data = build_training_data(config, table, inputs, splits, findings)
+    detected = () if base else trained.encoders.findings
+    data = build_training_data(config, dataset.table, inputs, splits, detected)
     history = train_model(trained.model, trained.encoders, data, config, run_dir, judged)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():
         trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
     return trained, inputs, history
+
+
+def _choose_findings(training: pd.DataFrame) -> tuple[str, ...]:
+    return choose_findings(training.drop_duplicates(["case_id", "text"]).get(FINDINGS, []))
 
 
 def list_modalities(training: pd.DataFrame, base: BaseRun | None) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from eczema_tf.cli import say
 from eczema_tf.data.clinical.fields import encode_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
@@ -16,6 +17,7 @@ from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.data.text.reading import is_read
 from eczema_tf.data.text.tokenizer import clean_text
+from eczema_tf.errors import DataError
 from eczema_tf.evaluation.grades import compute_sigmoid
 from eczema_tf.evaluation.predictions import (
     BOUNDS,
@@ -130,9 +132,30 @@ def predict_cases(
     """Predicts the cases of some rows; arguments as in `compute_row_logits`.
 
     Returns:
-        One row per case, as from `average_rows_by_case`.
+        One row per case, as from `average_rows_by_case`, without those of `drop_unanswered`.
+
+    Raises:
+        DataError: If the model uses nothing of any case.
     """
-    return average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
+    logits = compute_row_logits(trained, dataset, inputs, rows)
+    return drop_unanswered(average_rows_by_case(logits))
+
+
+def drop_unanswered(cases: pd.DataFrame) -> pd.DataFrame:
+    """Drops cases of which the model uses neither photo nor text, and says how many they are.
+
+    Their probability says nothing of them: it is the same for all, and `score` leaves it empty.
+
+    Raises:
+        DataError: If no case is left.
+    """
+    answered = cases["image_used"] | cases["text_used"]
+    missing = f"{(~answered).sum()} of {len(cases)} cases have no photo and no text that this model"
+    if len(cases) and not answered.any():
+        raise DataError(f"{missing} can use; give cases that have what it was trained on")
+    if not answered.all():
+        say(f"note: {missing} can use; they are left out")
+    return cases[answered].reset_index(drop=True)
 
 
 def predict_versions(

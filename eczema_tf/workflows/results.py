@@ -1,6 +1,6 @@
 """What an evaluation writes and prints: predictions, metrics, plots, report and model card."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +49,7 @@ def write_results(
     other: OtherData | None = None,
     stressed: Stressed | None = None,
     show: ShowCases | None = None,
+    clinical: Collection[str] | None = None,
 ) -> Metrics:
     """Evaluates cases, writes predictions, metrics, plots and the report, and prints the results.
 
@@ -64,6 +65,7 @@ def write_results(
         stressed: All or some of the cases, answered again under stress; None if they were not.
         show: Looks up and explains cases by id, so that the report shows the photos and texts of
             the surest; None for a report without them.
+        clinical: Clinical fields that are known of any case; None for all of the configuration.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
@@ -78,7 +80,7 @@ def write_results(
         split=split,
         leaks=leaks,
         positive_class=facts.data.positive_class,
-        clinical=config.data.clinical,
+        clinical=config.data.clinical if clinical is None else clinical,
         stressed=stressed,
     )
     if other is not None and run_dir is not None:

@@ -67,16 +67,12 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
         folder: Folder of the study.
 
     Raises:
-        ConfigError: If the space is wrong, if there are no epochs to compare trials by, or if the
-            folder contains a study with another space, configuration or data, whose trials cannot
-            be compared.
+        ConfigError: If the space is wrong, if there are no epochs or no validation split to compare
+            trials by, or if the folder contains a study with another space, configuration or data,
+            whose trials cannot be compared.
     """
     space = load_space(space_file, config)
-    if config.train.base_run is not None or "train.base_run" in space:
-        raise ConfigError(
-            "train.base_run: a model that is kept has no epochs to compare trials by; leave the key"
-            " out of a search"
-        )
+    _check_comparable(config, space)
     started_with = {
         "config.yaml": dump_config(config),
         "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
@@ -108,6 +104,20 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
         study.tell(trial, score)
         print(f"trial {trial.number}: {OBJECTIVE} {score:.4g}")
     _write_best(config, finished, folder)
+
+
+def _check_comparable(config: Config, space: Space) -> None:
+    """Refuses what leaves no epochs, or no validation split, to compare trials by."""
+    if config.train.base_run is not None or "train.base_run" in space:
+        raise ConfigError(
+            "train.base_run: a model that is kept has no epochs to compare trials by; leave the key"
+            " out of a search"
+        )
+    if config.split.folds:
+        raise ConfigError(
+            "split.folds: trials are compared on one validation split; set it to null, received"
+            f" {config.split.folds}"
+        )
 
 
 def _write_best(config: Config, finished: list[optuna.trial.FrozenTrial], folder: Path) -> None:

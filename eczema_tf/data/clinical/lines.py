@@ -38,6 +38,11 @@ def note_absent(names: Collection[str], columns: Collection[str], manifest: str)
         say(f"note: {manifest} has no column {', '.join(absent)}: unknown for every row")
 
 
+def list_known(names: Collection[str], table: pd.DataFrame) -> list[str]:
+    """Lists the fields that are known in any row of a manifest."""
+    return [name for name in names if name in table and (table[name] != "").any()]
+
+
 def join_columns(table: pd.DataFrame, names: Collection[str]) -> list[str]:
     """Writes the fields of each row of a manifest; a missing column counts as unknown."""
     there = [name for name in names if name in table]

@@ -61,8 +61,10 @@ def find_faults(
             if value and value not in allowed:
                 message = f"unknown value; allowed: {', '.join(allowed)} or empty"
                 yield Fault(row, column, f"{message}; received {shorten(value)!r}")
-    for row, value in enumerate(table.get(POSITIVE_CLASS, [])):
-        if not CLASS_NAME.fullmatch(value) or value != table[POSITIVE_CLASS][0]:
+    names = table.get(POSITIVE_CLASS, pd.Series(dtype=str))
+    named = next(filter(CLASS_NAME.fullmatch, names), "")
+    for row, value in enumerate(names):
+        if not value or value != named:
             message = "allowed: one name for all rows, of 1 to 40 letters, digits, spaces and , / -"
             yield Fault(row, POSITIVE_CLASS, f"{message}; received {shorten(value)!r}")
     for row, value in enumerate(table["eczema"]):
