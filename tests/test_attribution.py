@@ -416,18 +416,25 @@ def test_head_has_no_evidence_in_the_modality_that_it_never_sees(small):
     assert not score(submodels, inputs, "eczema_image").scores.numpy().any()
 
 
-def test_layercam_is_highest_where_the_deciding_channel_is():
-    """Only the channel that responds most to the photo's one bright corner has a gradient."""
+@pytest.mark.parametrize("method", [HEATMAP_METHOD, "layercam", "gradcam", "gradcam++"])
+def test_heatmap_is_highest_where_the_deciding_channel_is(method: str):
+    """The head reads one channel: first one of the bright corner, then one of the dark rest."""
     model, _ = build_case()
     submodels, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
     inputs[IMAGE][:, :12, 20:] = 255
-    features = submodels.to_last_map(to_model_inputs(inputs)[IMAGE]).numpy()
-    channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))
-    weights = tf.one_hot([channel], features.shape[-1])[None, None]
-    maps = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)
-    cam = maps[0].numpy()
-    assert cam[0, 1] == cam.max() > cam[1, 0]
+    projection = model.get_layer("image_projection").kernel
+    head = model.get_layer("eczema_image").kernel
+    head.assign(np.eye(*head.shape))
+    features = submodels.to_last_map(to_model_inputs(inputs)[IMAGE]).numpy()[0]  # 2 x 2 cells
+    apart = features[0, 1] - features[1, 0]
+    for channel, place in ((apart.argmax(), (0, 1)), (apart.argmin(), (1, 0))):
+        weights = np.zeros(projection.shape)
+        weights[channel, 0] = 1
+        projection.assign(weights)
+        heatmap = compute_heatmaps(submodels, inputs, target="eczema_image", method=method)[0]
+        row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        assert (2 * row // len(heatmap), 2 * column // len(heatmap)) == place
 
 
 def test_embeddings_have_no_heatmap():
@@ -753,6 +760,7 @@ def test_page_escapes_hostile_text_and_forbids_scripts(run: Path, tmp_path: Path
     )
     page = (tmp_path / "why" / "explanation.html").read_text()
     assert "<script" not in page
+    assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page
 
 

@@ -19,7 +19,12 @@ from eczema_tf.data.audit.audit import (
     check_splits,
 )
 from eczema_tf.data.audit.diagnoses import find_named_diagnoses, mask_diagnoses, name_diagnoses
-from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
+from eczema_tf.data.audit.duplicates import (
+    DUPLICATE_KINDS,
+    Duplicates,
+    find_duplicates,
+    merge_groups,
+)
 from eczema_tf.data.audit.near_photos import find_near_photos
 from eczema_tf.data.audit.near_texts import split_words
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
@@ -194,13 +199,15 @@ def test_duplicates_within_one_case_are_ignored(tmp_path: Path):
     assert find_duplicates(write_manifest(tmp_path, rows)).members.empty
 
 
-def test_check_splits_reports_photo_and_text_duplicates_across_splits():
+def test_check_splits_reports_duplicates_of_every_kind_across_splits():
     table = pd.DataFrame({"example_id": ["a", "b", "c"], "group_id": ["x", "y", "z"]})
-    assert check_splits(table, pd.Series(["train", "train", "test"]), GOLDEN) == [
-        "identical text: test has 1 of its rows ('c'), train has 1 of its rows ('b')",
-        "near-duplicate photo: test has 1 of its rows ('c'), train has 1 of its rows ('a')",
+    rows = [(kind, "a", example_id) for kind in DUPLICATE_KINDS for example_id in "ac"]
+    duplicates = Duplicates(pd.DataFrame(rows, columns=GOLDEN.members.columns))
+    nouns = ("identical photo", "identical text", "near-duplicate photo", "nearly identical text")
+    assert check_splits(table, pd.Series(["train", "train", "test"]), duplicates) == [
+        f"{noun}: test has 1 of its rows ('c'), train has 1 of its rows ('a')" for noun in nouns
     ]
-    assert check_splits(table, pd.Series([0, 0, 0]), GOLDEN) == []
+    assert check_splits(table, pd.Series([0, 0, 0]), duplicates) == []
 
 
 # Groups
@@ -602,10 +609,13 @@ def test_error_for_moved_data_suggests_the_manifest_option(kept):
         load_as_trained(DataConfig(), moved)
 
 
-def test_run_without_recorded_groups_is_audited_again(kept):
+def test_run_without_recorded_groups_is_audited_again(kept, monkeypatch: pytest.MonkeyPatch):
     audited, facts = kept
     old = DatasetFacts(**{**dict(facts), "joined_groups": None})
     assert load_as_trained(DataConfig(), old).table.equals(audited.dataset.table)
+    monkeypatch.setattr("eczema_tf.workflows.audit.audit_dataset", fail)
+    with pytest.raises(AssertionError, match="audited again"):
+        load_as_trained(DataConfig(), old)
 
 
 def test_groups_are_unchanged_when_merge_duplicates_is_off(tmp_path: Path):

@@ -186,7 +186,7 @@ def test_bad_cells_are_reported_with_their_lines(tmp_path: Path):
     assert len(load_manifest(path).table) == 3  # these columns were not asked for
 
 
-def test_codes_are_the_same_with_and_without_decimals(capsys):
+def test_codes_are_the_same_with_and_without_decimals():
     kinds = {"age": "number", "site": "category"}
     whole = pd.DataFrame({"site": ["1", "2", "", "1"], "age": ["3", "4", "5.5", ""]})
     floats = pd.DataFrame({"site": ["1.0", "2.0", "", "1"], "age": ["3.0", "4", "5.50", ""]})

@@ -102,7 +102,6 @@ def test_small_talk_surrounds_the_text_and_other_language_replaces_it():
     assert not chatty.endswith(TEXT)
     foreign = corrupt_text("other_language", 1)
     assert not set(foreign.lower().split()) & {"skin", "itchy", "eczema"}
-    assert foreign.encode() != TEXT.encode()
     assert corrupt_text("other_language", 0.4).startswith(" ".join(WORDS[:12]))
 
 

@@ -13,6 +13,7 @@ misread at first and are read right now; 324 of the others are still misread.
 """
 
 import csv
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,8 +48,9 @@ from eczema_tf.symptoms.phrases import PhraseTable, split_words
 from eczema_tf.symptoms.vocabulary import Vocabulary
 
 HERE = Path(__file__).parent
-VOCABULARY = yaml.safe_load(
-    Path(cues_module.__file__).with_name("cues.yaml").read_text(encoding="utf-8")
+VOCABULARY, CONTEXT = (
+    yaml.safe_load(Path(cues_module.__file__).with_name(name).read_text(encoding="utf-8"))
+    for name in ("cues.yaml", "context.yaml")
 )
 COLUMNS = ("present", "negated", "family", "family_negated", "uncertain")
 
@@ -471,6 +473,14 @@ def test_sentence_reads_the_same_with_other_apostrophes_case_and_spaces():
             assert read_sentence(changed) == plain, changed
 
 
+def test_hyphens_within_words_are_read_like_spaces():
+    changed = {}
+    for text, _ in read_table("symptom_sentences_voices.csv"):
+        changed[text] = re.sub("(?<=[a-z])-(?=[a-z])", " ", text, flags=re.IGNORECASE)
+        assert read_sentence(changed[text]) == read_sentence(text), text
+    assert sum(text != apart for text, apart in changed.items()) > 40
+
+
 HOSTILE = [
     "a",
     "no ",
@@ -655,9 +665,10 @@ def test_criterion_lists_the_cues_that_support_it():
 
 
 def test_every_category_has_a_description():
-    assert {describe_category(category) for category in VOCABULARY["categories"]} == {
-        e["describe"] for e in VOCABULARY["categories"].values()
+    assert {category: describe_category(category) for category in VOCABULARY["categories"]} == {
+        category: entry["describe"] for category, entry in VOCABULARY["categories"].items()
     }
+    assert describe_category("onset") == "age at onset"
     with pytest.raises(KeyError):
         describe_category("appetite")
 
@@ -672,10 +683,14 @@ def test_no_phrase_belongs_to_two_categories():
     assert not {phrase: names for phrase, names in owners.items() if len(names) > 1}
 
 
-def test_misspellings_are_unique_and_are_no_corrections():
+def test_misspellings_are_unique_and_are_no_corrections_or_words_of_phrases():
     wrongs = [wrong for words in VOCABULARY["misspellings"].values() for wrong in words]
     assert len(wrongs) == len(set(wrongs))
     assert not set(wrongs) & set(VOCABULARY["misspellings"])
+    rest = [entry for key, entry in VOCABULARY.items() if key != "misspellings"]
+    used = {word.form for word in split_words(yaml.safe_dump([rest, CONTEXT]))}
+    assert {"itch", "without"} <= used
+    assert not set(wrongs) & used  # once corrected, such a phrase would never be found
 
 
 def test_unknown_vocabulary_key_is_refused():
@@ -813,19 +828,20 @@ def test_cues_do_not_import_tensorflow():
 
 
 @pytest.mark.parametrize(
-    ("age", "kind"),
+    ("words", "digits", "kind"),
     [
-        ("one", "infancy"),
-        ("two", "later"),
-        ("twelve", "later"),
-        ("fifteen", "later"),
-        ("twenty one", "later"),
-        ("fifty", "later"),
+        ("one", 1, "infancy"),
+        ("two", 2, "later"),
+        ("twelve", 12, "later"),
+        ("fifteen", 15, "later"),
+        ("twenty one", 21, "later"),
+        ("fifty", 50, "later"),
     ],
 )
-def test_ages_in_words_are_understood(age: str, kind: str):
-    (cue,) = [cue for cue in find_cues(f"It began when I was {age}.") if cue.category == "onset"]
-    assert cue.kind == kind
+def test_ages_in_words_and_digits_are_understood(words: str, digits: int, kind: str):
+    for age in (words, digits):
+        found = find_cues(f"It began when I was {age}.")
+        assert [cue.kind for cue in found if cue.category == "onset"] == [kind]
 
 
 def test_every_number_word_in_the_digit_slot_is_known():

@@ -272,7 +272,21 @@ def test_every_reason_is_explained_in_a_sentence():
         assert "one in ten validation cases" in give_reason({**row, "decision": decision})
 
 
-def test_layers_are_rebuilt_from_their_settings():
-    for layer in (DistanceFromTraining(name="a"), SureSide(name="b"), ScaledFeatures(name="c")):
+# Rebuilding.
+
+
+def test_layers_rebuilt_from_their_settings_and_weights_give_the_same_outputs():
+    rng = np.random.default_rng(0)
+    features, (image, text) = rng.normal(size=(4, 3)), np.array([[1, 0, 1, 1], [0, 1, 1, 1]])
+    for layer, given in (
+        (DistanceFromTraining(name="a", dtype="float64"), features),
+        (SureSide(name="b", dtype="float64"), [features[:, :1], image, text]),
+        (ScaledFeatures(name="c", dtype="float64"), features),
+    ):
+        layer(given)
+        layer.set_weights([rng.normal(size=weight.shape) for weight in layer.weights])
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
         assert (type(again), again.name) == (type(layer), layer.name)
+        again(given)
+        again.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(again(given), layer(given))

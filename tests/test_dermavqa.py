@@ -1,6 +1,7 @@
 """DermaVQA: replies become labels, and the questions of one author become one group."""
 
 import codecs
+import copy
 import json
 from pathlib import Path
 
@@ -209,8 +210,9 @@ def test_official_json_file_becomes_a_table(tmp_path: Path):
         ["Q1", "ann", "Arm. It itches.", "a.jpg b.jpg", "3", "1", "2", "0"],
         ["Q2", "bob", "Is it tinea?", "", "0", "0", "0", "1"],
     ]
-    OFFICIAL[0]["responses"][1]["content_en"] = "An eczema"
-    (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
+    changed = copy.deepcopy(OFFICIAL)
+    changed[0]["responses"][1]["content_en"] = "An eczema"
+    (tmp_path / "train.json").write_text(json.dumps(changed))
     shouted = (tmp_path / "train.json").rename(tmp_path / "TRAIN.JSON")
     summary = prepare_dermavqa(tmp_path / "out", encounters=shouted)
     assert (summary.counts["kept"], summary.counts["eczema"]) == (1, 1)

@@ -115,9 +115,10 @@ def test_header_that_claims_more_data_than_the_file_has_is_refused(tmp_path: Pat
         load_embeddings(tmp_path / "e.npz")
 
 
-def test_zip_bomb_is_refused(tmp_path: Path):
+def test_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with zipfile.ZipFile(tmp_path / "e.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("embedding.npy", bytes(80 << 20))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was unpacked"))
     with pytest.raises(DataError, match=r"unpacks to 83,886,080 bytes; allowed: .*100 times"):
         load_embeddings(tmp_path / "e.npz")
 

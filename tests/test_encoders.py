@@ -51,6 +51,7 @@ def test_bert_from_scratch_fits_the_vocabulary_and_token_limit():
         77,
         24,
     )
+    assert EncoderSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 @pytest.mark.parametrize("architecture", ["vit", "deit"])
@@ -285,11 +286,14 @@ class Reader(tf.Module):
         return {"embedding": tf.reduce_mean(images, [1, 2]) + length}
 
 
-def test_saved_model_that_reads_files_is_refused(tmp_path: Path):
+def test_saved_model_that_reads_files_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     module = Reader()
     tf.saved_model.save(
         module, str(tmp_path / "reader"), signatures={"serving_default": module.read}
     )
+    monkeypatch.setattr(tf.saved_model, "load", lambda _: pytest.fail("was loaded"))
     with pytest.raises(PresetError, match="ReadFile"):
         SavedModelEncoder(str(tmp_path / "reader"))
 

@@ -75,15 +75,14 @@ def test_share_of_ungrouped_cases_has_wilsons_interval(found, cases):
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@pytest.mark.parametrize("judge", [judge_share, lambda *a: judge_auroc(a[0], a[0] > 1, *a[1:])])
+@pytest.mark.parametrize("judge", [judge_share, judge_auroc])
 def test_copies_of_a_case_in_one_group_do_not_narrow_the_interval(judge):
-    values = np.random.default_rng(3).random(80) * 2 > 0.7
-    values = values if judge is judge_share else np.random.default_rng(3).normal(1, 1, 80)
-    copies, groups = 4, np.arange(80)
-    alone, grouped = judge(values), judge(values.repeat(copies), groups.repeat(copies))
-    pretended = judge(values.repeat(copies))
+    scores, positive = normal_cases(np.random.default_rng(3), 80)
+    cases = [scores > 0.2] if judge is judge_share else [scores, positive]
+    copied = [values.repeat(4) for values in cases]
+    alone, grouped = judge(*cases), judge(*copied, np.arange(80).repeat(4))
     assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high), rel=1e-9)
-    assert judge is not judge_share or width(grouped) > 1.9 * width(pretended)
+    assert width(grouped) > 1.9 * width(judge(*copied))
 
 
 def test_interval_of_a_perfect_share_counts_groups_not_cases():

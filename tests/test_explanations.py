@@ -172,7 +172,10 @@ def test_missing_modality_has_a_reason_in_place_of_figures(
     workplace: Path, few_draws: None, capsys: pytest.CaptureFixture
 ):
     table = pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str, keep_default_na=False)
-    for kept, dropped, part in (("text", "image_path", "photo"), ("image_path", "text", "text")):
+    for kept, dropped, part, other in (
+        ("text", "image_path", "photo", "text"),
+        ("image_path", "text", "text", "photo"),
+    ):
         folder = workplace / f"only_{kept}"
         shutil.copytree(workplace / "synthetic" / "photos", folder / "photos")
         table[table[kept] != ""].head(6).assign(**{dropped: ""}).to_csv(
@@ -192,6 +195,8 @@ def test_missing_modality_has_a_reason_in_place_of_figures(
         found = json.loads((folder / "explanations.json").read_text())
         assert found[part]["method"] is None
         assert found[part]["reason"].startswith("no case has a")
+        assert found[other][f"{other}s"] == 6
+        assert any(estimate["value"] is not None for estimate in estimates(found[other]))
         assert found["contributions"]["image"]["value"] is None
 
 

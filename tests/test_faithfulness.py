@@ -119,7 +119,11 @@ def test_edge_map_is_positive_on_an_edge_and_zero_on_even_skin():
 
 
 def test_edge_map_may_have_cells_that_do_not_divide_the_photo():
-    assert compute_edge_map(np.random.default_rng(0).random((225, 225, 3)), 8, 8).shape == (8, 8)
+    """Of 225 pixels, the last of 8 cells has 29; the filter gives the last two of them 4 each."""
+    photo, expected = np.zeros((225, 225, 3)), np.zeros((8, 8))
+    photo[-1], expected[-1] = 1, 2 * 4 / 29
+    np.testing.assert_allclose(compute_edge_map(photo, 8, 8), expected)
+    np.testing.assert_allclose(compute_edge_map(photo.swapaxes(0, 1), 8, 8), expected.T)
 
 
 def test_random_maps_favour_no_cell():
@@ -265,14 +269,14 @@ def test_erasure_rounds_up_to_whole_words_and_accepts_a_single_word():
 
 
 def test_erasure_does_not_round_up_a_whole_number_of_words():
-    """Rounding errors must not push a product such as 0.2 x 15 above the whole number."""
+    """The product of 0.28 and 25 is 7, but 7.000000000000001 in floating point."""
     counts = []
     compute_erasure(
-        np.arange(15.0),
+        np.arange(25.0),
         lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept)),
-        shares=(0.2,),
+        shares=(0.28,),
     )
-    np.testing.assert_array_equal(counts[0], [15, 12, 3])
+    np.testing.assert_array_equal(counts[0], [25, 18, 7])
 
 
 # Sanity

@@ -291,17 +291,19 @@ def test_photo_is_found_whatever_the_unicode_form_of_its_path(tmp_path: Path):
     assert file == str((tmp_path / "Ru\u0308cken/e\u0301.png").resolve())
 
 
-@pytest.mark.parametrize("given", ["P/A b.PNG", "p/a b", "p/a b.jpeg", "p/A B .png"])
+@pytest.mark.parametrize("given", ["P/A b.JPG", "p/a b", "p/a b.png", "p/A B .jpg", "P/a b.jpg"])
 def test_error_for_a_missing_photo_suggests_a_similar_path(tmp_path: Path, given: str):
     (tmp_path / "p").mkdir()
-    (tmp_path / "p" / "a b.png").touch()
+    (tmp_path / "p" / "a b.jpg").touch()
     path = write(tmp_path, f"example_id,image_path\nr1,{given}\n")
-    assert "did you mean 'p/a b.png'?" in message_of(load_manifest, path)
+    assert "did you mean 'p/a b.jpg'?" in message_of(load_manifest, path)
 
 
-def test_error_for_a_missing_photo_does_not_suggest_a_folder(tmp_path: Path):
+@pytest.mark.parametrize("given", ["knee.png", "b.jpg"])
+def test_error_for_a_missing_photo_suggests_no_folder_or_other_name(tmp_path: Path, given: str):
     (tmp_path / "knee").mkdir()
-    message = message_of(load_manifest, write(tmp_path, "example_id,image_path\nr1,knee.png\n"))
+    (tmp_path / "a.jpg").touch()
+    message = message_of(load_manifest, write(tmp_path, f"example_id,image_path\nr1,{given}\n"))
     assert "no such photo" in message
     assert "did you mean" not in message
 
@@ -335,15 +337,6 @@ def test_windows_path_may_not_leave_the_folder(tmp_path: Path):
     message = message_of(load_manifest, write(tmp_path, f"example_id,image_path\n{rows}"))
     assert "leaves the manifest's folder" in message
     assert message.count("is absolute") == 2
-
-
-def test_error_for_a_missing_photo_suggests_another_case_or_ending(tmp_path: Path):
-    (tmp_path / "a.jpg").touch()
-    for wrong in ("a.JPG", "A.jpg", "a", "a.png"):
-        path = write(tmp_path, f"example_id,image_path\nr1,{wrong}\n")
-        assert "did you mean 'a.jpg'?" in message_of(load_manifest, path)
-    path = write(tmp_path, "example_id,image_path\nr1,b.jpg\n")
-    assert "did you mean" not in message_of(load_manifest, path)
 
 
 def test_embeddings_with_windows_paths_are_found(tmp_path: Path):

@@ -127,21 +127,6 @@ def test_layers_and_outputs_have_the_expected_names_and_shapes(model: keras.Mode
     }
 
 
-def test_content_of_an_absent_modality_does_not_change_the_answer(model: keras.Model):
-    inputs, absent = batch(), np.zeros(5, "float32")
-    without = run(model, inputs, **{IMAGE_PRESENT: absent})
-    for rubbish in (np.zeros_like(inputs[IMAGE]), np.full_like(inputs[IMAGE], np.nan)):
-        again = run(model, inputs, **{IMAGE: rubbish, IMAGE_PRESENT: absent})
-        for head in HEADS:
-            np.testing.assert_array_equal(without[head], again[head])
-    textless = run(model, inputs, **{TEXT_PRESENT: absent})
-    other_text = run(
-        model, inputs, **{TOKEN_IDS: inputs[TOKEN_IDS][::-1].copy(), TEXT_PRESENT: absent}
-    )
-    for head in HEADS:
-        np.testing.assert_allclose(textless[head], other_text[head], atol=1e-6)
-
-
 def test_single_heads_see_only_their_own_modality(model: keras.Model):
     inputs, absent = batch(), np.zeros(5, "float32")
     full = run(model, inputs)
@@ -402,18 +387,6 @@ def test_weights_digest_does_not_depend_on_nested_models_built_before():
     assert weights_digest(keras.Model(image, inner(image))) != digests[0]
 
 
-def test_encoder_rebuilt_from_its_spec_has_the_same_weight_shapes():
-    for spec in (
-        pretrained_encoders().image,
-        pretrained_encoders().text,
-        EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=9),
-    ):
-        again = EncoderSpec.model_validate_json(spec.model_dump_json())
-        assert [w.shape for w in build_encoder(again).weights] == [
-            w.shape for w in build_encoder(spec).weights
-        ]
-
-
 @pytest.mark.parametrize("kind", ["os.system", "BertTokenizer", "nonsense"])
 def test_unknown_encoder_kind_is_refused(kind: str):
     with pytest.raises(RunError, match="encoder kind"):
@@ -430,13 +403,6 @@ def test_error_for_an_unavailable_preset_lists_ways_to_provide_it(preset: str):
         ),
     ):
         specify_image_encoder(ImageConfig(preset=preset))
-
-
-def test_embeddings_can_take_the_place_of_an_image_encoder():
-    spec = specify_image_encoder(ImageConfig(preset=None), embedding_dimension=12)
-    model = build_model(SMALL, Encoders(spec, specify_text_encoder(TextConfig(preset=None), 50)))
-    inputs = {**batch(), IMAGE: np.random.default_rng(0).normal(size=(5, 12)).astype("float32")}
-    assert run(model, inputs)["eczema_image"].shape == (5, 1)
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,9 @@ def test_ablation_writes_a_table_with_a_row_for_each_run(
     assert lines[0].startswith("| model.fusion |")
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| concat", "| late"]
     assert lines[2].endswith("| - |")
+    both = [pd.read_csv(out / name / "predictions.csv") for name in ("concat", "late")]
+    assert both[0]["case_id"].tolist() == both[1]["case_id"].tolist() != []
+    assert both[0]["p_fusion"].tolist() != both[1]["p_fusion"].tolist()
     metrics = pd.read_json(out / "late" / "metrics.json", typ="series")
     assert f"{metrics['heads']['fusion']['auroc']['value']:.3f} [" in lines[3]
     assert "concat" in capsys.readouterr().out

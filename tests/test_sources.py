@@ -143,6 +143,9 @@ SOURCES = {
 }
 
 
+READERS = sorted(SOURCES.keys() - {"synthetic"})  # it reads no input
+
+
 @pytest.fixture(params=SOURCES)
 def source(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -196,7 +199,7 @@ def test_existing_folder_is_replaced_only_with_overwrite(source: str, tmp_path: 
     assert "precious" not in read_tree(tmp_path / "out")
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"synthetic"}))  # it reads no input
+@pytest.mark.parametrize("source", READERS)
 def test_output_folder_that_contains_the_inputs_is_refused(source: str, tmp_path: Path):
     with pytest.raises(DataError, match="would be lost"):
         SOURCES[source](tmp_path, tmp_path, "good", overwrite=True)
@@ -349,6 +352,7 @@ def test_ending_case_and_unicode_form_may_differ_together(tmp_path: Path):
         find_photos(tmp_path, [f"h{whole[1:]}.jpg"])  # the name of another folder
 
 
+@pytest.mark.parametrize("source", READERS)
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_no_photo_is_read_or_written_outside_the_folder(source: str, hostile: str, tmp_path: Path):
     for suffix in (".png", ".jpg"):

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from eczema_tf.data import splits as splitting
@@ -166,8 +166,7 @@ def test_fraction_of_zero_leaves_its_split_empty():
 def test_folds_differ_by_at_most_one_group_of_each_class(
     labels: list[float], folds: int, seed: int
 ):
-    if len(labels) < folds:
-        return
+    assume(len(labels) >= folds)
     table = build_table(labels, rows_a_group=2)
     fold = assign_folds(table, folds=folds, seed=seed)
     assert fold.groupby(table["group_id"]).nunique().max() == 1

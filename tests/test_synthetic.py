@@ -234,8 +234,15 @@ def test_same_seed_gives_the_same_bytes_with_or_without_processes(tmp_path, monk
     assert (first / "manifest.csv").read_bytes() != (other / "manifest.csv").read_bytes()
 
 
-def test_case_id_does_not_depend_on_the_number_of_cases(folder, table):
-    assert draw_case(seed=5, index=17).case_id in set(table["case_id"])
+def test_cases_do_not_depend_on_the_number_of_cases(folder, table):
+    lines = (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    truths = {truth["example_id"]: truth for truth in map(json.loads, lines)}
+    for case in (draw_case(seed=5, index=index) for index in range(10, 20)):
+        rows = table[table["case_id"] == case.case_id]
+        assert sorted(rows["example_id"]) == sorted(case.example_ids)
+        assert set(rows["text"]) == {case.text}
+        for truth in (truths[example_id] for example_id in case.example_ids):
+            assert (truth["facts"], truth["attributes"]) == (case.facts, case.attributes)
 
 
 def test_non_empty_folder_is_left_alone(tmp_path):

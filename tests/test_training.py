@@ -123,13 +123,13 @@ def make_model(config: Config) -> keras.Model:
 
 
 def train(
-    model: keras.Model, data: TrainingData, config: Config, run_dir: Path, name: str = "heads"
+    model: keras.Model, data: TrainingData, config: Config, run_dir: Path
 ) -> list[dict[str, float]]:
-    stage = Stage(name, config.train.epochs, config.train.learning_rate)
+    stage = Stage("heads", config.train.epochs, config.train.learning_rate)
     return train_stage(heads_of(model, (), HEADS), data, stage, config, run_dir)
 
 
-def test_model_can_memorise_a_single_batch(tmp_path: Path):
+def test_model_can_memorise_a_single_batch():
     data = make_data()
     batch = np.arange(8)
     data = replace(data, train_rows=batch, val_rows=batch)
@@ -152,7 +152,7 @@ def test_model_can_memorise_a_single_batch(tmp_path: Path):
     np.testing.assert_array_equal(np.asarray(logits["severity"]) > 0, targets["severity"] > 0.5)
 
 
-def test_zero_weights_leave_the_layers_of_other_heads_unchanged(tmp_path: Path):
+def test_zero_weights_leave_the_layers_of_other_heads_unchanged():
     """If only one head has weights above 0, no layer that only other heads use may move."""
     data, config = make_data(), config_of(epochs=1)
     weights = {head: np.full(ROWS, float(head == "eczema_image"), "float32") for head in HEADS}
@@ -250,13 +250,23 @@ def test_non_finite_validation_loss_after_the_last_step_is_an_error(tmp_path: Pa
 
 
 def test_patience_ends_the_run_soon_after_the_best_epoch(tmp_path: Path):
-    best_kept = config_of(epochs=20, patience=2, learning_rate=0.01, keep="best")
-    config, data = best_kept, make_data()
-    model = make_model(config)
-    history = train(model, data, config, tmp_path)
-    scores = [row["val_auroc_fusion"] for row in history]
-    best = int(np.argmax(scores))
-    assert len(history) <= best + 1 + 2
+    config, data = config_of(epochs=20, patience=2, learning_rate=0.01, keep="best"), make_data()
+    model, weights = make_model(config), []
+
+    class Noting(KeepBest):
+        """Notes the weights after each epoch."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            weights.append(copy_weights(model))
+            super().on_epoch_end(epoch, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eczema_tf.training.loop.KeepBest", Noting)
+        history = train(model, data, config, tmp_path)
+    best = int(np.argmax([row["val_auroc_fusion"] for row in history]))
+    assert len(history) == len(weights) == best + 1 + 2 < 20
+    for now, then in zip(copy_weights(model), weights[best], strict=True):
+        np.testing.assert_array_equal(now, then)
     assert list((tmp_path / "tensorboard" / "heads").rglob("events*"))
     assert train(make_model(config), data, config, tmp_path) == history  # no further epoch
 
@@ -363,7 +373,8 @@ def test_shift_log_odds_moves_only_the_eczema_logits_by_a_constant():
     after = model(inputs)
     for head in ("eczema", "eczema_image", "eczema_text"):
         np.testing.assert_allclose(after[head] - before[head], -1.5, rtol=1e-4)
-    np.testing.assert_array_equal(after["severity"], before["severity"])
+    for head in ("consistency", "severity"):
+        np.testing.assert_array_equal(after[head], before[head])
 
 
 def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():

@@ -273,6 +273,15 @@ def test_later_evaluation_joins_cases_that_share_a_photo(
     table = pd.read_csv(leaky, keep_default_na=False, dtype=str)
     table.assign(split="").to_csv(manifest, index=False)
     assert run_smoke(workplace, run, f"data.manifest={manifest}", "export.enabled=false") == 0
+    joined = json.loads((run / "data.json").read_text())["joined_groups"]
+    ids = zip(table["example_id"], table["case_id"], strict=True)
+    table["group"] = [joined.get(example_id, case_id) for example_id, case_id in ids]
+    photos = table[table["image_path"] != ""]
+    content = [(leaky.parent / path).read_bytes() for path in photos["image_path"]]
+    copies = photos[pd.Series(content, photos.index).duplicated(keep=False)]
+    assert len(set(copies["case_id"])) == 2
+    assert len(set(copies["group"])) == 1
+    assert table["group"].nunique() == 59
     again = ["--split", "all", "--allow-leaks", "--manifest", str(manifest)]
     assert evaluate.main(["--run-dir", str(run), *again, "--out", str(run / "all")]) == 0
     metrics = json.loads((run / "all" / "metrics.json").read_text())

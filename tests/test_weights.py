@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.weights import packaged
-from eczema_tf.model.weights.packaged import REGISTRY, PackagedWeights, find_preset
+from eczema_tf.model.weights.packaged import REGISTRY, find_preset
 from eczema_tf.model.weights.torch_file import MAGIC_NUMBER, PROTOCOL, read_tensors
 
 MINILM = "all_minilm_l6_v2_en"
@@ -232,9 +233,12 @@ def test_minilm_matches_the_shared_preset_except_for_float16_rounding(weights_fo
     np.testing.assert_allclose(*encoded, rtol=1e-3, atol=5e-3)  # float16 has 11 significant bits
 
 
-def test_registry_has_the_packages_that_requirements_pin():
+def test_registry_has_the_packages_that_requirements_pin(installed_weights):
+    """What is installed, whose files have the registry's hashes, is of the pinned version."""
     lines = Path("requirements-weights.txt").read_text(encoding="utf-8").splitlines()
-    pinned = {line.split("==")[0] for line in lines if "==" in line}
-    assert {weights.package for weights in REGISTRY.values()} == pinned
+    pinned = dict(line.split()[0].split("==") for line in lines if "==" in line)
+    assert {weights.package for weights in REGISTRY.values()} == set(pinned)
     assert all("--hash=sha256:" in line for line in lines if "==" in line)
-    assert all(isinstance(weights, PackagedWeights) for weights in REGISTRY.values())
+    for name, weights in REGISTRY.items():
+        installed_weights(name)
+        assert metadata.version(weights.package) == pinned[weights.package]
