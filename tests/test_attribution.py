@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -410,13 +411,35 @@ def test_maps_for_and_against_the_target_do_not_overlap(small):
     assert (for_it + against_it)[[0, 1, 3]].any(axis=(1, 2)).all()
 
 
-def test_head_has_no_evidence_in_the_modality_that_it_never_sees(small):
+@pytest.mark.parametrize("method", HEATMAP_METHODS)
+def test_head_has_no_evidence_in_a_photo_that_it_never_sees(small, method: str):
     submodels, inputs = small
-    assert not compute_heatmaps(submodels, inputs, target="eczema_text").any()
+    assert not compute_heatmaps(submodels, inputs, target="eczema_text", method=method).any()
+
+
+def test_head_has_no_evidence_in_a_text_that_it_never_sees(small):
+    submodels, inputs = small
     assert not score(submodels, inputs, "eczema_image").scores.numpy().any()
 
 
-@pytest.mark.parametrize("method", [HEATMAP_METHOD, "layercam", "gradcam", "gradcam++"])
+def test_scorecam_follows_the_sign_of_the_answer(capfd: pytest.CaptureFixture):
+    model, _ = build_case()
+    submodels, inputs = Submodels(model), batch(model)
+    head = model.get_layer("eczema_image")
+    head.kernel.assign(np.random.default_rng(0).normal(size=head.kernel.shape))
+    head.bias.assign([0.3])
+    found = partial(compute_heatmaps, submodels, inputs, target="eczema_image", method="scorecam")
+    supports, opposes = found(), found(against=True)
+    for weight in (head.kernel, head.bias):
+        weight.assign(-weight)
+    np.testing.assert_allclose(found(), opposes, atol=1e-4)
+    np.testing.assert_allclose(found(against=True), supports, atol=1e-4)
+    assert supports[0].any()
+    assert np.abs(supports - opposes).max() > 0.5
+    assert "step" not in capfd.readouterr().out  # no progress bar of each photo
+
+
+@pytest.mark.parametrize("method", [each for each in HEATMAP_METHODS if each != "scorecam"])
 def test_heatmap_is_highest_where_the_deciding_channel_is(method: str):
     """The head reads one channel: first one of the bright corner, then one of the dark rest."""
     model, _ = build_case()

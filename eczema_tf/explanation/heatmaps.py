@@ -5,6 +5,7 @@ tf-keras-vis, at the resolution of the last map that the whole answer flows thro
 `maps.upsample_heatmap` stretches a map over the photo.
 """
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from eczema_tf.schema import HEATMAP_METHODS, IMAGE, IMAGE_PRESENT
 # those with the highest variance ("Faster Score-CAM" in tf-keras-vis); each costs one run of the
 # encoder
 SCORECAM_CHANNELS = 64
+SMALLEST_GAIN = 1e-6  # of a probability: less is what float32 leaves of none
 SETTINGS = {  # of tf-keras-vis
     "penultimate_layer": IMAGE_FEATURES,
     "seek_penultimate_conv_layer": False,
@@ -99,23 +101,35 @@ def _compute_gradient_cam(
 def _compute_scorecam(
     submodels: Submodels, inputs: Tensors, target: str, sign: float
 ) -> np.ndarray:
-    """Score-CAM masks every input, so each row gets a model whose only input is the photo."""
+    """Weighs each channel by what the photo seen through it says more than a black photo.
+
+    That is the "increase of confidence" of Wang et al. 2020; tf-keras-vis does not subtract the
+    black photo. Score-CAM masks every input, so each row gets a model whose only input is the
+    photo.
+    """
     from tf_keras_vis.scorecam import Scorecam
 
     text = submodels.encode_text(inputs)
     maps = []
     for row in range(len(text)):
         held = [text[row], *(inputs[name][row] for name in submodels.context)]
-        model = build_visual_model(submodels, target, held)
-        visualise = Scorecam(model, clone=False)
-        found = visualise(
-            lambda output: sign * output[:, 0],
-            inputs[IMAGE][row : row + 1],
+        one = build_visual_model(submodels, target, held)
+        model = QuietModel(one.input, BothSides(sign)(one.output))
+        photo = inputs[IMAGE][row : row + 1]
+        black = tf.nn.softmax(model(tf.zeros_like(photo), training=False))[0, 0]
+        found = Scorecam(model, clone=False)(
+            partial(_measure_gain, black=black),
+            photo,
             max_N=min(SCORECAM_CHANNELS, submodels.to_last_map.output.shape[-1]),
             **SETTINGS,
         )
         maps.append(found[0])
     return np.stack(maps)
+
+
+def _measure_gain(probabilities: tf.Tensor, black: tf.Tensor) -> tf.Tensor:
+    gain = probabilities[:, 0] - black
+    return tf.where(tf.abs(gain) < SMALLEST_GAIN, 0.0, gain)
 
 
 def build_visual_model(
@@ -149,6 +163,27 @@ class HeldInputs(keras.layers.Layer):
 
     def call(self, features: Any) -> list[tf.Tensor]:
         return [tf.repeat(value[None], tf.shape(features)[0], axis=0) for value in self._held]
+
+
+class QuietModel(keras.Model):
+    """Shows no progress bar, which tf-keras-vis does not turn off."""
+
+    def predict(self, *arguments: Any, **options: Any) -> Any:
+        return super().predict(*arguments, **options, verbose=0)
+
+
+class BothSides(keras.layers.Layer):
+    """Logits for and against a target, (batch, 2): tf-keras-vis takes the softmax of Score-CAM's.
+
+    Of one logit, that would be 1 whatever the model says.
+    """
+
+    def __init__(self, sign: float):
+        super().__init__(dtype="float32")
+        self._sign = sign
+
+    def call(self, logit: Any) -> tf.Tensor:
+        return tf.concat([self._sign * logit, tf.zeros_like(logit)], axis=-1)
 
 
 class TargetLogit(keras.layers.Layer):
