@@ -114,9 +114,9 @@ def _compute_scorecam(
     for row in range(len(text)):
         held = [text[row], *(inputs[name][row] for name in submodels.context)]
         one = build_visual_model(submodels, target, held)
-        model = QuietModel(one.input, BothSides(sign)(one.output))
+        model = QuietModel([one.input], BothSides(sign)(one.output))
         photo = inputs[IMAGE][row : row + 1]
-        black = tf.nn.softmax(model(tf.zeros_like(photo), training=False))[0, 0]
+        black = tf.nn.softmax(model([tf.zeros_like(photo)], training=False))[0, 0]
         found = Scorecam(model, clone=False)(
             partial(_measure_gain, black=black),
             photo,
