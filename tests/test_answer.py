@@ -26,12 +26,13 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.spans import join_words
-from eczema_tf.reporting.answer import Answer, Heatmap
+from eczema_tf.reporting.answer import Answer, Heatmap, format_answer
 from eczema_tf.reporting.answer_html import (
     STRENGTHS,
     STYLE_SHEET,
     draw_pictures,
     find_full_colour,
+    group_mentions,
     render_answer,
 )
 from eczema_tf.reporting.html import format_percent, format_signed
@@ -48,6 +49,7 @@ from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
+from eczema_tf.symptoms.cues import Cue
 
 THRESHOLDS = METADATA.thresholds
 TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
@@ -588,3 +590,35 @@ def test_predict_accepts_empty_cells_and_names_a_missing_photo(
     assert [reason == "nothing could be used" for reason in of_each] == [False, True]
     with pytest.raises(DataError, match=r"photos\[1\]: .*none\.jpg: cannot be read: No such"):
         model.predict([None, tmp_path / "none.jpg"], ["a", "b"])
+
+
+def test_scores_of_repeated_mentions_are_summed():
+    cues = [
+        Cue(0, 5, "itchy", "itch", "present", "patient", 0.5),
+        Cue(10, 15, "Itchy", "itch", "present", "patient", 0.25),
+        Cue(20, 25, "itchy", "itch", "negated", "patient", -0.125),
+        Cue(30, 33, "dry", "dryness", "present", "patient", None),
+    ]
+    mentions = [mention for _, group in group_mentions(cues) for mention in group.items()]
+    assert sorted(mentions) == [
+        (("dry", "present", "patient"), 0.0),
+        (("itchy", "negated", "patient"), -0.125),
+        (("itchy", "present", "patient"), 0.75),
+    ]
+
+
+def test_threshold_is_not_printed_if_it_rounds_to_the_probability(model: ExportedModel):
+    answer = explain(model, b"", TEXT)
+    for threshold, said in ((0.42, "above the validation threshold 0.42)"), (0.501, "threshold)")):
+        thresholds = dict.fromkeys(THRESHOLDS, threshold)
+        shown = replace(answer, eczema=dict.fromkeys(answer.eczema, 0.503), thresholds=thresholds)
+        lines = [line for line in format_answer(shown).splitlines() if line.startswith("P(eczema)")]
+        assert all(line.endswith(said) for line in lines)
+        assert all("0.50" in line for line in lines)
+
+
+def test_photo_without_evidence_does_not_set_the_colour_scale():
+    shown = Heatmap("evidence", (0.5, 0.5), ((0.0, 1.0),), 0.2)
+    nothing = Heatmap("evidence", None, ((0.0, 0.0),), 0.9)
+    assert find_full_colour([nothing, shown]) == 0.2
+    assert find_full_colour([nothing, None]) is None

@@ -203,6 +203,29 @@ def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
     assert few["image"] == (-np.inf, np.inf)
 
 
+def test_fusion_bounds_are_chosen_only_on_cases_with_both():
+    """A case with only a text is answered by the text's head, so fusion's logit is ignored."""
+    cases, thresholds = make_cases(), {"image": 0.5, "text": 0.5, "fusion": 0.5}
+    alone = cases.assign(image_used=False, eczema_logit=100 * (0.5 - cases["eczema"]))
+    both = cases[cases["image_used"]]
+    bounds = choose_bounds(pd.concat([both, alone], ignore_index=True), thresholds, 0.5)
+    assert bounds["fusion"] == choose_bounds(both, thresholds, 0.5)["fusion"]
+
+
+def test_bounds_enclose_the_threshold():
+    """With separate classes, the bounds alone would not reach a threshold outside both."""
+    apart = pd.DataFrame({"eczema": np.repeat([0.0, 1.0], 20), "image_used": True})
+    logit = np.r_[np.linspace(-2, -1, 20), np.linspace(1, 2, 20)]
+    columns = [f"eczema{head}_logit" for head in ("", "_image", "_text")]
+    apart = apart.assign(text_used=True, **dict.fromkeys(columns, logit))
+    apart = apart.assign(**{p: expit(logit) for p in ("p_image", "p_text", "p_fusion")})
+    for cut in (-3.0, 0.0, 3.0):
+        bounds = choose_bounds(apart, dict.fromkeys(("image", "fusion"), expit(cut)), 0.5)
+        for low, high in bounds.values():
+            assert low <= cut + 1e-9
+            assert high >= cut - 1e-9
+
+
 def test_tied_answers_are_dropped_at_random_and_not_by_position():
     cases = make_cases(400).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
     cases = cases.assign(decision="eczema", eczema_logit=1.0, p_fusion=0.73)
@@ -251,6 +274,63 @@ def test_answer_is_judged_by_the_bounds_of_the_model_that_gave_it():
     assert (len(surest["right"]), len(surest["wrong"])) == (40, 0)
 
 
+def test_answer_exactly_at_a_bound_counts_as_covered():
+    cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    cases = cases.assign(decision="cannot tell", eczema_logit=np.where(cases["eczema"], -0.5, 0.5))
+    sample = Sample.draw(
+        cases, {"image": 0.5, "text": 0.5, "fusion": 0.5}, 0.5, replicates=0, seed=0
+    )
+    assert judge_abstention(sample).groups["all"].coverage.value == 1
+
+
+def test_unknown_cases_are_dropped_first_however_sure_they_are():
+    cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    unlike = np.arange(40) < 12
+    logit = np.where(cases["eczema"] > 0.5, 1.0, -1.0) * np.where(unlike, -9.0, 1.0)
+    cases = cases.assign(known_text=~unlike, eczema_logit=logit, p_fusion=expit(logit))
+    cases = cases.assign(decision=decide(cases), image_used=True, known_image=True)
+    sample = Sample.draw(
+        cases, {"image": 0.5, "text": 0.5, "fusion": 0.5}, 0.5, replicates=0, seed=0
+    )
+    points = {one.answered: one.accuracy for one in judge_abstention(sample).risk_coverage}
+    assert points[1.0].value == pytest.approx(28 / 40)
+    assert points[0.7].value == 1
+
+
+def test_dropping_tied_answers_does_not_depend_on_manifest_order():
+    cases = make_cases(400).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    cases = cases.assign(decision="eczema", eczema_logit=1.0, p_fusion=0.73)
+    thresholds, found = {"image": 0.5, "text": 0.5, "fusion": 0.5}, []
+    for order in (np.arange(400), np.random.default_rng(1).permutation(400)):
+        ordered = cases.iloc[order].reset_index(drop=True)
+        sample = Sample.draw(ordered, thresholds, 0.5, replicates=0, seed=0)
+        found.append([one.accuracy.value for one in judge_abstention(sample).risk_coverage])
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_abstention_is_reported_by_known_skin_tones():
+    cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    cases = cases.assign(decision="eczema", skin_tone=np.array(["", "II", "V", ""] * 10))
+    sample = Sample.draw(
+        cases, {"image": 0.5, "text": 0.5, "fusion": 0.5}, 0.5, replicates=0, seed=0
+    )
+    groups = judge_abstention(sample).groups
+    assert list(groups) == ["all", "text", "fusion", "skin tone II", "skin tone V"]
+    assert groups["skin tone V"].cases == 10
+
+
+def test_surest_answers_are_furthest_from_their_own_threshold():
+    """Log-odds of 5 are 5 from the text's threshold; 4 are 7.9 from that of cases with both."""
+    cases = make_cases(40).assign(image_used=np.arange(40) < 20, eczema=1.0)
+    logit = np.where(cases["image_used"], 4.0, 5.0)
+    cases = cases.assign(eczema_logit=logit, p_fusion=expit(logit))
+    sample = Sample.draw(
+        cases, {"image": 0.5, "text": 0.5, "fusion": 0.02}, 0.5, replicates=0, seed=0
+    )
+    surest = find_surest(sample, 20)["right"]
+    assert set(surest["case_id"]) == {str(number) for number in range(20)}
+
+
 # Reasons.
 
 
@@ -270,6 +350,13 @@ def test_every_reason_is_explained_in_a_sentence():
     assert give_reason(nothing) == "nothing could be used"
     for decision in ("eczema", "not eczema"):
         assert "one in ten validation cases" in give_reason({**row, "decision": decision})
+
+
+def test_reason_for_unknown_photos_is_worded_by_their_number():
+    row = {"consistency": [1.0, 0.0, 0.0], "decision": "cannot tell", "status": "ok"}
+    row |= {"image_used": True, "text_used": False, "known_image": False, "known_text": False}
+    assert give_reason(row, 1) == "the photo is unlike anything the model was trained on"
+    assert give_reason(row, 2) == "no photo is like those that the model was trained on"
 
 
 # Rebuilding.

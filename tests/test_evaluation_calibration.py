@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from scipy.stats import norm, t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, precision_score
 
+from eczema_tf.evaluation import calibration
 from eczema_tf.evaluation.calibration import (
     assign_bins,
     decompose_brier,
@@ -303,3 +305,62 @@ def test_logistic_fit_halves_a_step_that_goes_too_far():
     theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
     found = fit_logistic(expit(logits), labels)
     assert found[0].value == pytest.approx(theirs.coef_[0, 0], abs=1e-4)
+
+
+def test_slope_does_not_depend_on_how_sure_the_surest_case_is():
+    """Beyond log-odds of 8, all answers count the same, including 0 and 1."""
+    logits = np.random.default_rng(0).normal(0, 1, 200)
+    labels = (np.random.default_rng(1).random(200) < expit(logits)).astype(float)
+    labels[0], found = 1, []
+    for surest in (-8, -20, -np.inf):
+        logits[0] = surest
+        found.append(fit_logistic(expit(logits), labels)[0].value)
+    assert found[0] > 0.5
+    assert found[1:] == pytest.approx([found[0]] * 2)
+
+
+def test_error_of_a_perfect_model_grows_with_the_inflation():
+    probabilities, labels = draw(300)
+    one, four = (
+        estimate_calibration_error(
+            probabilities, labels, labels > 0.5, Sampling(np.arange(300), inflation)
+        )
+        for inflation in (1.0, 4.0)
+    )
+    assert four.perfect_mean == pytest.approx(2 * one.perfect_mean)
+    assert four.perfect_limit == pytest.approx(2 * one.perfect_limit)
+
+
+def test_interval_of_the_error_uses_the_size_of_the_rarer_class(monkeypatch: pytest.MonkeyPatch):
+    """Twelve positive cases in groups of their own leave 11 degrees of freedom."""
+    tried = []
+    monkeypatch.setattr(
+        calibration, "_invert", lambda simulate, *_, **__: tried.append(simulate.args) or (0, 1)
+    )
+    labels = np.zeros(400)
+    labels[::34] = 1
+    assert labels.sum() == 12
+    judge_error(np.linspace(0.01, 0.05, 400), labels)
+    ((*_, scatter),) = tried
+    assert scatter == pytest.approx(np.eye(10) * t.ppf(0.975, 11) / norm.ppf(0.975))
+
+
+def test_assumed_truth_averages_the_bins_gap_and_the_mean_gap(monkeypatch: pytest.MonkeyPatch):
+    """The bins are off by 0.35 and 0.25, and by 0.3 on average."""
+    simulate, tried = calibration._simulate_errors, []
+
+    def note(probabilities, direction, *given, **others):
+        tried.append(direction)
+        return simulate(probabilities, direction, *given, **others)
+
+    monkeypatch.setattr(calibration, "_simulate_errors", note)
+    judge_error(np.array([0.1, 0.9, 0.2, 0.6]), np.array([0.0, 1, 1, 1]))
+    assert tried[0] == pytest.approx(np.array([0.65, 0.55, 0.65, 0.55]) / 0.6)
+
+
+def test_unequal_probabilities_in_a_bin_scatter_less_than_equal_ones():
+    probabilities = np.repeat([0.01, 0.49, 0.51, 0.99], 10)
+    labels = (np.random.default_rng(0).random(40) < probabilities).astype(float)
+    variance = (10 * 0.01 * 0.99 + 10 * 0.49 * 0.51) / 20**2  # of a bin's share
+    expected = np.sqrt(2 / np.pi) * np.sqrt(variance)  # of a normal error, without its sign
+    assert judge_error(probabilities, labels).perfect_mean == pytest.approx(expected, rel=0.05)

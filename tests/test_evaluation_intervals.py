@@ -307,3 +307,13 @@ def test_rarer_class_sets_the_degrees_of_freedom_and_is_named():
     nine = np.arange(60) < 9
     few = estimate_difference(mean, sampling, "", (nine, ~nine))
     assert few.reason == "no interval: 9 groups have a case of the rarer class, 10 are needed"
+
+
+def test_intervals_of_grouped_shares_are_widened_once():
+    """The effective number of cases, two per group, is divided by the inflation only once."""
+    cases = np.concatenate([np.arange(2) < count for count in (2, 2, 1, 1, 0, 0)])
+    groups = np.arange(12) // 2
+    known, told = t.ppf(0.975, [11, 1 / (1 / 4 / 11 + 1 / 4 / 5)])
+    worth = 0.25 / (4 / 144 * 1.1) * (known / told) ** 2
+    estimate = judge_share(cases, groups, inflation=2.25)
+    assert (estimate.low, estimate.high) == pytest.approx(compute_wilson(0.5, worth / 2.25))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eczema_tf.errors import DataError
-from eczema_tf.evaluation.grades import compute_grade_probabilities, name_grades
+from eczema_tf.evaluation.grades import compute_grade_probabilities, has_learned, name_grades
 from eczema_tf.evaluation.predictions import (
     BOUNDS,
     SEVERITY_LOGITS,
@@ -302,3 +302,14 @@ def test_unreadable_table_is_a_clear_error(tmp_path, content):
         (tmp_path / "predictions.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"predictions\.csv: not a readable table"):
         load_predictions(tmp_path / "predictions.csv")
+
+
+def test_words_of_a_case_are_those_of_its_longest_text():
+    cases = average(row("a", text_words=3), row("a", text_words=40), row("b", text_words=0))
+    assert list(cases["text_words"]) == [40, 0]
+
+
+def test_head_has_learned_if_one_label_is_likelier_by_a_thousandth():
+    likelier = np.array([0.0, 0.0009, 0.0011, 0.5])
+    shares = np.stack([1 / 3 + likelier, *[1 / 3 - likelier / 2] * 2], axis=1)
+    assert list(has_learned(shares)) == [False, False, True, True]

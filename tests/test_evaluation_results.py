@@ -540,3 +540,20 @@ def test_clinical_fields_of_fusion_are_recorded_if_there_are_any():
         )
         assert metrics.clinical == told
         assert ("clinical" in metrics.model_dump(exclude_unset=True)) == bool(told)
+
+
+def test_cross_validation_widens_the_intervals(cases):
+    """Training sets vary, too: with five folds, by a factor of 1.5 (Nadeau and Bengio 2003)."""
+    once, folds = (
+        compute_json(each, THRESHOLDS, replicates=20)
+        for each in (cases, cases.assign(fold=np.arange(len(cases)) % 5))
+    )
+    assert "widened" not in once["bootstrap"]
+    assert folds["bootstrap"]["widened"] == 1.5
+    for figure in ("sensitivity", "specificity"):
+        narrow, wide = (found["heads"]["fusion"][figure] for found in (once, folds))
+        assert wide["high"] - wide["low"] == pytest.approx(
+            1.5 * (narrow["high"] - narrow["low"]), rel=0.05
+        )
+    one_left_out = cases.assign(fold=0)
+    assert "widened" not in compute_json(one_left_out, THRESHOLDS, replicates=20)["bootstrap"]

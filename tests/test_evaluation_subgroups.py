@@ -217,3 +217,41 @@ def test_no_gap_is_found_between_sites_that_see_the_same_patients():
     for gap in judge(cases).factors["source"].gaps.values():
         assert np.isfinite([gap.difference.low, gap.difference.high, gap.difference.p]).all()
         assert not gap.found
+
+
+def test_unlabelled_cases_count_in_no_subgroup():
+    cases = plant_gap(600, 0.1, 0)
+    unlabelled = cases.assign(case_id="unlabelled " + cases["case_id"], eczema=np.nan)
+    assert judge(pd.concat([cases, unlabelled], ignore_index=True)) == judge(cases)
+
+
+def test_gaps_are_corrected_for_the_number_of_factors():
+    cases = plant_gap(1200, 0.10, 0)
+    alone, both = (
+        judge(one).factors["skin_tone"].gaps["auroc"].difference
+        for one in (cases.drop(columns="sex"), cases)
+    )
+    assert 0 < alone.p < 0.5
+    assert both.p == pytest.approx(2 * alone.p)
+    assert both.high > alone.high
+
+
+def test_subgroups_count_a_repeated_case_once():
+    cases = plant_gap(600, 0, 0)
+    once = judge(cases).factors["sex"].subgroups
+    again = pd.concat([cases.assign(fold=0, repeat=repeat) for repeat in range(3)])
+    for name, found in judge(again).factors["sex"].subgroups.items():
+        assert (found.cases, found.positives) == (once[name].cases, once[name].positives)
+
+
+def test_calibration_of_subgroups_uses_shares_of_votes():
+    cases = plant_gap(600, 0, 0)
+    cases["eczema"] = cases["eczema"].map({0.0: 0.2, 1.0: 0.6})
+    women = cases[cases["sex"] == "female"]
+    found = judge(cases).factors["sex"].subgroups["female"]
+    assert found.positives == (women["eczema"] == 0.6).sum()
+    assert found.in_the_large.value == pytest.approx((women["p_fusion"] - women["eczema"]).mean())
+
+
+def test_metrics_divide_the_whole_chance_of_a_false_alarm():
+    assert sum(subgroups.SUBGROUP_METRICS.values()) == pytest.approx(1)

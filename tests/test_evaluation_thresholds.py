@@ -58,6 +58,7 @@ def test_no_other_threshold_is_better():
         ([0.1, 0.9], [0, 0], ", 0 of them eczema"),
         ([0.3, 0.3], [0, 1], "better than chance"),
         ([0.9, 0.1], [0, 1], "better than chance"),
+        ([0.1, 0.1, 0.3, 0.3], [0, 1, 0, 1], "better than chance"),  # as good as chance
     ],
 )
 def test_threshold_is_one_half_with_a_reason_if_none_is_best(probabilities, positive, reason):

@@ -274,6 +274,23 @@ def test_verdicts_on_trust_follow_from_intervals():
     assert said == "with all weights random: they remain: do not trust them"
 
 
+@pytest.mark.parametrize(
+    ("kept", "level"), [(0.71, "steady"), (0.69, "somewhat steady"), (0.41, "somewhat steady")]
+)
+def test_steadiness_is_worded_by_the_rank_correlation(kept: float, level: str):
+    def of(value: float) -> dict[str, Estimate]:
+        return {"correlation": Estimate(value=value, low=None, high=None)}
+
+    for value, said in ((kept, level), (0.39, "not steady")):
+        for left, rest in ((0.21, "they remain: do not trust them"), (-0.19, "next to nothing")):
+            nothing = {"absolute_values": Estimate(value=0.39, low=None, high=None)}
+            cascade = Cascade(9, 1, {"all": of(left) | nothing})
+            results = ModalityResults("evidence", {}, {}, {"noise": of(value)}, cascade)
+            change, weights = describe_trust(results)
+            assert change == f"after a little noise: {said}"
+            assert weights.startswith(f"with all weights random: {rest}")
+
+
 def test_robustness_removes_exchanges_and_corrupts_photos_and_texts(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

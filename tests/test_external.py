@@ -194,3 +194,16 @@ def test_recalibration_needs_enough_groups_of_the_rarer_class():
     here = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
     found = judge_external(cases, here, here, {}).recalibration["fusion"]
     assert found.reason.endswith("groups have a case of the rarer class, 10 are needed")
+
+
+def test_recalibration_matches_shares_of_votes_with_soft_labels():
+    votes = simulate_cases(600).assign(image_used=True, text_used=True)
+    votes = votes.assign(eczema=votes["eczema"].map({0.0: 0.2, 1.0: 0.6}))
+    votes = votes.assign(p_image=votes["p_fusion"], p_text=votes["p_fusion"])
+    for soft_labels, share in ((True, votes["eczema"]), (False, votes["eczema"] > 0.5)):
+        metrics = compute_metrics(
+            votes, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20, soft_labels=soft_labels
+        )
+        offset = judge_external(votes, metrics, metrics, {}).recalibration["fusion"].value
+        moved = expit(logit(votes["p_fusion"]) + offset)
+        assert moved.mean() == pytest.approx(share.mean(), abs=1e-6)

@@ -446,3 +446,9 @@ def test_asking_the_model_again_tells_a_true_map_from_a_false_one():
     assert measures["deletion"](true) < measures["deletion"](false) - 0.2
     assert measures["insertion"](true) > measures["insertion"](false) + 0.2
     assert measures["mu_fidelity"](true) > 0.7 > measures["mu_fidelity"](false)
+
+
+def test_cases_with_an_undefined_figure_are_not_counted():
+    explained = np.where(np.arange(40) < 25, np.arange(40.0), np.nan)
+    values = {"map": explained, "random": np.zeros(40)}
+    assert compare(values, "higher", Sampling(np.arange(40)), "none").cases == 25

@@ -519,3 +519,28 @@ def test_check_writable_refuses_files_and_checks_the_folder_itself(tmp_path: Pat
     with pytest.raises(EczemaError, match=r"no file can be created in .*there$"):
         check_writable(tmp_path / "there")
     assert asked == [(tmp_path / "there", os.W_OK | os.X_OK)]
+
+
+def test_temporary_folder_of_a_slow_writer_is_not_removed_by_another(tmp_path: Path):
+    with replacing_file(tmp_path / "slow.txt") as aside:
+        aside.write_text("slow")
+        age(aside.parent, 1000)
+        write_text(tmp_path / "quick.txt", "quick")
+    assert (tmp_path / "slow.txt").read_text() == "slow"
+
+
+def test_only_ascii_numbers_count_as_versions(tmp_path: Path):
+    for name in ("2", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT THREE}", "-4", "5.0"):
+        (tmp_path / name).mkdir()
+    with adding_version(tmp_path) as version:
+        pass
+    assert version.number == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_full_disk_quota_or_file_size_asks_to_free_space(tmp_path: Path, number: int):
+    full = os.strerror(number)
+    for error in (OSError(number, full), RuntimeError(f"cannot append: {full}")):
+        said = f"a: cannot be written: {full}; free some space or choose another folder"
+        with pytest.raises(EczemaError, match=said), refusing(tmp_path / "a"):
+            raise error

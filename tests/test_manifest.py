@@ -343,3 +343,9 @@ def test_bad_parquet_file_is_a_clear_error(folder: Path):
     assert faults_of(folder / "m.parquet")[0].startswith("m.parquet:1: eczema")
     pd.DataFrame({"example_id": ["r1"], "image_path": ["a\0.png"]}).to_parquet(folder / "m.parquet")
     assert "is not a path" in faults_of(folder / "m.parquet")[0]
+
+
+def test_faults_are_reported_in_line_order(folder: Path):
+    content = "example_id,image_path,text,eczema\n,,dry,1\nr2,lost.png,,1\nr3,,dry,7\n"
+    lines = [fault.split(":")[1] for fault in faults_of(write(folder, content))]
+    assert lines == ["2", "3", "4"]

@@ -31,6 +31,7 @@ from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import train as training
+from eczema_tf.workflows.compare import compare
 
 THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
 
@@ -282,3 +283,71 @@ def test_differences_over_nine_positives_have_no_interval():
     assert found["auroc"].difference.reason.startswith(f"{few} have a case of the rarer class")
     assert found["sensitivity"].difference.reason.startswith(f"{few}, 10 are needed")
     assert found["specificity"].difference.low is not None
+
+
+def test_head_is_compared_on_cases_that_both_runs_answered(cases):
+    fewer = cases.assign(p_image=cases["p_image"].where(np.arange(400) % 2 == 0))
+    both = int((cases["p_image"].notna() & fewer["p_image"].notna()).sum())
+    for pair in ((cases, fewer), (fewer, cases)):
+        found = pair_runs(*map(draw, pair))
+        assert (found["image"].cases, found["text"].cases) == (both, cases["p_text"].count())
+        assert found["image"].metrics["auroc"].difference.value == 0
+    assert "image" not in pair_runs(draw(cases), draw(cases.assign(p_image=np.nan)))
+
+
+def test_comparison_counts_a_repeated_case_once(cases):
+    again = pd.concat([cases.assign(fold=0, repeat=repeat) for repeat in range(3)])
+    once, thrice = (pair_runs(draw(one), draw(one))["fusion"] for one in (cases, again))
+    assert (thrice.cases, thrice.positives) == (once.cases, once.positives)
+
+
+def test_metric_undefined_in_both_runs_is_null_with_a_reason(cases):
+    well = cases.assign(eczema=0.0)
+    found = pair_runs(draw(well), draw(well))["fusion"].metrics
+    for name in ("auroc", "sensitivity", "f1"):
+        assert (found[name].first, found[name].second) == (None, None)
+        assert found[name].difference.reason.startswith("one class only")
+    assert found["specificity"].first == found["specificity"].second
+    assert found["specificity"].first is not None
+
+
+def test_spread_includes_the_share_answered():
+    cases = simulate_cases()
+    cases = cases.assign(known_image=cases["image_used"], known_text=cases["text_used"])
+    cases = cases.assign(undecided_from=-1.0, undecided_to=1.0)
+    runs = [
+        compute_metrics(
+            cases.assign(decision=np.where(cases.index % by, "eczema", "cannot tell")),
+            THRESHOLDS,
+            label_threshold=0.5,
+            seed=0,
+            replicates=20,
+        )
+        for by in (2, 4)
+    ]
+    assert measure_spread(runs)["answered"].values == [0.5, 0.75]
+
+
+def test_compared_runs_use_the_labels_of_the_first_run(cases, tmp_path):
+    votes = cases.assign(eczema=cases["eczema"].map({0.0: 0.2, 1.0: 0.6}))
+    one = save(tmp_path / "votes", votes)
+    other = save(tmp_path / "yes_or_no", votes, soft_labels=False)
+    found = compare([one, other])["yes_or_no"]["fusion"].metrics["brier"]
+    assert found.first == found.second
+    errors = (votes["p_fusion"] - votes["eczema"]) ** 2
+    assert found.first == pytest.approx(errors.mean())
+
+
+def test_three_runs_are_compared_on_their_common_cases(cases, tmp_path, capsys):
+    runs = [save(tmp_path / "one", cases), save(tmp_path / "other", cases[:300])]
+    runs.append(save(tmp_path / "third", cases[200:]))
+    found = compare(runs)
+    common = cases[200:300]["p_text"].count()
+    assert [heads["text"].cases for heads in found.values()] == [common, common]
+    assert "the 100 cases that all runs have in common" in " ".join(capsys.readouterr().out.split())
+
+
+def test_runs_with_unlabelled_cases_can_be_compared(cases, tmp_path):
+    some = cases.assign(eczema=cases["eczema"].where(np.arange(400) < 300))
+    found = compare([save(tmp_path / "one", some), save(tmp_path / "other", some)])
+    assert found["other"]["fusion"].cases == 300

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -475,3 +476,37 @@ def test_run_without_an_audit_still_has_a_report(metrics, plots):
     bare = RunFacts(facts.config, facts.data, facts.environment, None)
     for text in text_of(metrics, bare, plots):
         assert "Clusters of duplicates" not in text
+
+
+def test_report_names_only_the_first_leaks(metrics, plots):
+    examples = [f"photo {number} in two splits" for number in range(20)]
+    leaky = metrics.model_copy(update={"leaks": Leaks(leaks=200, examples=examples)})
+    page, _ = text_of(leaky, facts_of(), plots)
+    assert "photo 2 in two splits" in page
+    assert "photo 3 in two splits" not in page
+
+
+def test_caveat_says_that_no_text_was_evaluated(tmp_path: Path):
+    cases = simulate_cases(60)
+    cases = cases[cases["image_used"]].assign(text_used=False, p_text=float("nan"))
+    metrics = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
+    caveats = " ".join(list_caveats(facts_of(), metrics))
+    assert "No text was looked at: nothing is known about texts." in caveats
+    assert "No photo was looked at" not in caveats
+
+
+def test_caveat_names_factors_that_could_not_be_compared(metrics):
+    """A factor is left out if no two of its subgroups have enough cases."""
+    for few, said in ((False, "skin tone, age group"), (True, "skin tone, age group, sex")):
+        cases = simulate_cases(400)
+        chosen = cases.index < 8 if few else cases.index % 2 == 0
+        cases = cases.assign(sex=np.where(chosen, "female", "male"))
+        found = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
+        assert "sex" in found.subgroups.factors
+        assert f"No comparison by {said} was possible" in " ".join(list_caveats(facts_of(), found))
+
+
+@pytest.mark.parametrize("others", [{}, {"clinic": 9}])
+def test_caveat_about_built_in_data_holds_if_other_data_are_mixed_in(metrics, others):
+    caveats = list_caveats(facts_of(sources={"synthetic": 9, **others}), metrics)
+    assert any("say nothing about patients" in caveat for caveat in caveats)

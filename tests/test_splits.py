@@ -233,3 +233,14 @@ def test_find_missing_names_splits_that_lack_rows_labels_or_a_class(labels, spli
     for fault, words in zip(faults, said, strict=True):
         assert words in fault
         assert ("with an eczema label" in fault) == ("with an eczema label" in words)
+
+
+def test_group_is_positive_whichever_of_its_rows_is():
+    """Fourteen of 40 groups of 24 rows have one positive row, the first or the last."""
+    for place in (0, 23):
+        table = build_table([0.0] * 40, rows_a_group=24).assign(image_path="a.png", text="")
+        positive = table.index % (24 * 3) == place
+        table["eczema"] = np.where(positive, 1.0, 0.0)
+        folds = assign_folds(table, folds=7, seed=0)
+        counts = folds[positive].value_counts()
+        assert (len(counts), counts.max()) == (7, 2)  # fourteen groups

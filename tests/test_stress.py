@@ -1,17 +1,22 @@
 """Tests for the evaluation under stress and for the baseline from metadata."""
 
+from unittest.mock import MagicMock, Mock
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
+from eczema_tf.data.corruption import Corruption
+from eczema_tf.evaluation.calibration import estimate_calibration_error
 from eczema_tf.evaluation.metadata import judge_metadata
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.stress import StressedCases, judge_stress, remove_some
 from eczema_tf.reporting.document import format_text
 from eczema_tf.reporting.stress import build_stress, select_plots, write_stress_plots
+from eczema_tf.workflows import stress
 
 
 def sample_of(cases: pd.DataFrame) -> Sample:
@@ -55,6 +60,17 @@ def test_gain_is_over_the_head_of_the_untouched_modality(whole):
     image, fusion = (roc_auc_score(whole["eczema"], turned[p]) for p in ("p_image", "p_fusion"))
     assert last.gain.value == pytest.approx(fusion - image)
     assert last.alone.value == pytest.approx(1 - roc_auc_score(whole["eczema"], whole["p_text"]))
+
+
+@pytest.mark.parametrize("soft_labels", [True, False])
+def test_calibration_under_stress_uses_the_labels_of_the_sample(whole, soft_labels: bool):
+    votes = whole.assign(eczema=whole["eczema"].map({0.0: 0.2, 1.0: 0.6}))
+    sample = Sample.draw(votes, THRESHOLDS, 0.5, soft_labels, replicates=0, seed=0)
+    (point,) = judge_stress(StressedCases("image", {0.0: votes}), sample).points
+    expected = estimate_calibration_error(
+        sample.probability("fusion"), sample.labels(), sample.positive(), sample.sampling
+    )
+    assert point.ece == expected.error
 
 
 def test_cases_that_lost_a_modality_stay_without_it_at_larger_shares(whole, without):
@@ -121,3 +137,82 @@ def test_stress_sections_and_plots_show_the_tests_that_were_run(whole, without, 
     assert not build_stress(
         compute_metrics(undecided, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
     )
+
+
+def note_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces answers with the row numbers of their photos and texts."""
+
+    def number(_trained, _dataset, pairs, versions: int) -> list[pd.DataFrame]:
+        photos, texts = (np.split(rows, versions) for rows in pairs[:2])
+        return [
+            pd.DataFrame({"photo": own, "text": other})
+            for own, other in zip(photos, texts, strict=True)
+        ]
+
+    monkeypatch.setattr(stress, "predict_versions", number)
+
+
+def swap(case_ids: list[str], seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Returns which photo and text each row gets; all rows have both."""
+    dataset = Mock(table=pd.DataFrame({"case_id": case_ids}))
+    inputs = Mock(present=lambda _: np.ones(len(case_ids), bool), pair=lambda *rows: rows)
+    trained = Mock(config=Mock(seed=seed))
+    found = stress.predict_missing(trained, dataset, inputs, np.arange(len(case_ids)))
+    return {name: found[f"{name}_of_another"].answers[1.0] for name in ("photo", "text")}
+
+
+def test_exchange_gives_a_case_the_first_photo_or_text_of_another(monkeypatch: pytest.MonkeyPatch):
+    note_versions(monkeypatch)
+    case_ids = ["a", "b", "a", "c", "b", "a"]
+    for name, rows in swap(case_ids).items():
+        assert set(rows[name]) == {0, 1, 3}  # the first of each case
+        assert all(case_ids[given] != own for given, own in zip(rows[name], case_ids, strict=True))
+        assert list(rows["text" if name == "photo" else "photo"]) == list(range(6))
+
+
+def test_exchange_is_random_even_if_ids_are_sorted(monkeypatch: pytest.MonkeyPatch):
+    """With ids sorted by class, the next case's photo would support the same answer."""
+    note_versions(monkeypatch)
+    case_ids = [f"case{number:03}" for number in range(200)]
+    first, again, other = (swap(case_ids, seed)["photo"]["photo"] for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).mean() > 0.9
+    assert np.mean(np.abs(first - np.arange(200)) == 1) < 0.1
+
+
+def test_each_text_is_corrupted_with_its_own_seed(monkeypatch: pytest.MonkeyPatch):
+    put = []
+    draw = Corruption(lambda _, __, rng: str(rng.integers(10**9)), (1.0, 2.0))
+    monkeypatch.setattr(stress, "TEXT_CORRUPTIONS", {"draw": draw})
+    monkeypatch.setattr(stress, "_put_texts", lambda _, texts, __: put.append(texts))
+    monkeypatch.setattr(stress, "predict_versions", lambda *given: [pd.DataFrame()] * given[-1])
+    dataset, inputs = Mock(table=pd.DataFrame({"text": ["itchy"] * 5})), MagicMock()
+    inputs.__len__.return_value = 5
+    for seed in (0, 1):
+        trained = Mock(config=Mock(seed=seed))
+        stress._predict_corruptions(trained, dataset, inputs, "text")
+    as_is, drawn, as_is_again, of_another_seed = put
+    assert as_is == as_is_again == ["itchy"] * 5
+    assert drawn[:5] == drawn[5:]  # of each text at both strengths
+    assert len({*drawn, *of_another_seed}) == 10
+
+
+def test_seed_decides_which_cases_lose_their_photo_first(whole, without):
+    first, other = (remove_some(whole, without, seed=seed)[0.25] for seed in (1, 2))
+    assert (first["p_image"].isna() != other["p_image"].isna()).any()
+
+
+def test_corruption_is_named_harmful_if_its_interval_is_below_0(whole, without):
+    unchanged = judge_stress(StressedCases("image", {0.0: whole, 1.0: without}), sample_of(whole))
+    first, last = unchanged.points
+    said = {}
+    for high in (-0.001, 0.001):
+        change = last.change.model_copy(update={"low": -0.2, "high": high})
+        points = [first, last.model_copy(update={"change": change})]
+        test = unchanged.model_copy(update={"points": points})
+        metrics = compute_metrics(
+            whole.drop(columns="decision"), THRESHOLDS, label_threshold=0.5, seed=0, replicates=20
+        ).model_copy(update={"stress_tests": {"noise": test}})
+        said[high] = " ".join(format_text(build_stress(metrics)).split())
+    assert "change in AUROC is below 0 with noise." in said[-0.001]
+    assert "change in AUROC is below 0 with none of them." in said[0.001]
