@@ -164,6 +164,7 @@ def check_refit(run: Path, capsys: pytest.CaptureFixture) -> None:
         for folder in (run / "before_refit", run)
     )
     assert first == second == []
+    assert json.loads((run / "metrics.json").read_text())["clinical"] == ["age"]
     capsys.readouterr()
     assert evaluate.main(["--run-dir", str(run), "--split", "val"]) == 1
     assert "with train.refit, a run also learns from its validation" in capsys.readouterr().err

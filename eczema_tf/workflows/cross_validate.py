@@ -7,6 +7,7 @@ import pandas as pd
 
 from eczema_tf.cli import say
 from eczema_tf.config import Config
+from eczema_tf.data.clinical.lines import list_known
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.splits import assign_folds, find_missing, fold_splits
 from eczema_tf.errors import raise_if_any
@@ -73,6 +74,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         config,
         split=f"{split.folds} folds{times}, out of fold",
         leaks=add_leaks(leaks),
+        clinical=list_known(config.data.clinical, dataset.table),
     )
 
 

@@ -49,7 +49,7 @@ def write_results(
     other: OtherData | None = None,
     stressed: Stressed | None = None,
     show: ShowCases | None = None,
-    clinical: Collection[str] | None = None,
+    clinical: Collection[str] = (),
 ) -> Metrics:
     """Evaluates cases, writes predictions, metrics, plots and the report, and prints the results.
 
@@ -65,7 +65,7 @@ def write_results(
         stressed: All or some of the cases, answered again under stress; None if they were not.
         show: Looks up and explains cases by id, so that the report shows the photos and texts of
             the surest; None for a report without them.
-        clinical: Clinical fields that are known of any case; None for all of the configuration.
+        clinical: Clinical fields that are known of any case.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
@@ -80,7 +80,7 @@ def write_results(
         split=split,
         leaks=leaks,
         positive_class=facts.data.positive_class,
-        clinical=config.data.clinical if clinical is None else clinical,
+        clinical=clinical,
         stressed=stressed,
     )
     if other is not None and run_dir is not None:

@@ -1,6 +1,7 @@
 """A whole run: data, training, thresholds, evaluation, export."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.data.checksums import CHECKSUMS
+from eczema_tf.data.clinical.lines import list_known
 from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.data.sources.synthetic import GENERATOR_VERSION, prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
@@ -153,7 +155,9 @@ def _fit_and_judge(
     rows = np.flatnonzero(splits == "test")
     cases = predict_cases(trained, dataset, inputs, rows)
     stressed = predict_missing(trained, dataset, inputs, rows)
-    metrics = write_results(run_dir, cases, config, split="test", leaks=leaks, stressed=stressed)
+    told = list_known(config.data.clinical, dataset.table.iloc[rows])
+    write = partial(write_results, leaks=leaks, stressed=stressed, clinical=told)
+    metrics = write(run_dir, cases, config, split="test")
     write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
     run_folder.seal(run_dir)  # the mark of a finished run
     return trained, metrics
