@@ -304,6 +304,12 @@ def test_unreadable_table_is_a_clear_error(tmp_path, content):
         load_predictions(tmp_path / "predictions.csv")
 
 
+def test_missing_columns_are_named(tmp_path):
+    (tmp_path / "predictions.csv").write_text("case_id,eczema,p_fusion\na,1,0.5\n")
+    with pytest.raises(DataError, match=r"has no column group_id, image_used, .*, p_text; start"):
+        load_predictions(tmp_path / "predictions.csv")
+
+
 def test_words_of_a_case_are_those_of_its_longest_text():
     cases = average(row("a", text_words=3), row("a", text_words=40), row("b", text_words=0))
     assert list(cases["text_words"]) == [40, 0]

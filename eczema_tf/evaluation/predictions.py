@@ -52,6 +52,14 @@ LABEL_COLUMNS = (
 _FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # the first of a case that is given
 FLAGS = ("image_used", "text_used", "known_image", "known_text")
 BOUNDS = ("undecided_from", "undecided_to")  # log-odds
+_NEEDED_COLUMNS = (
+    "case_id",
+    "group_id",
+    "eczema",
+    "image_used",
+    "text_used",
+    *PROBABILITY_COLUMNS.values(),
+)
 AVERAGED = {  # what is averaged over the rows that speak for a modality, or for both
     "image": ("eczema_image_logit", *SEVERITY_LOGITS["severity_image"], DISTANCES["image"]),
     "text": (
@@ -238,18 +246,23 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
         Cases as from `average_rows_by_case`.
 
     Raises:
-        DataError: If the file is missing or is not such a table.
+        DataError: If the file is missing, is not such a table, or lacks a column that figures need.
     """
     try:
         cells = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n"
         )
-        return pd.DataFrame({column: _parse_cells(cells[column]) for column in cells})
+        cases = pd.DataFrame({column: _parse_cells(cells[column]) for column in cells})
     except (OSError, ValueError) as error:  # pandas' and Unicode errors are ValueErrors
         raise DataError(
             f"{path}: not a readable table of predictions ({error}); run `python -m"
             " eczema_tf.evaluate` to write it"
         ) from error
+    if missing := [name for name in _NEEDED_COLUMNS if name not in cases]:
+        raise DataError(
+            f"{path}: has no column {', '.join(missing)}; start from the predictions.csv of a run"
+        )
+    return cases
 
 
 def _parse_cells(cells: pd.Series) -> pd.Series:
