@@ -596,6 +596,16 @@ def test_phrases_join_neighbouring_words_of_the_same_sign():
     ]
 
 
+def test_phrases_keep_words_of_a_tenth_and_end_with_a_sentence():
+    text = "dry sore red; itchy… raw"
+    scores = {"dry": -2.0, "sore": -0.2, "red": -0.19, ";": 0.0, "itchy": 1.0, "…": 0.3, "raw": 0.5}
+    words = [
+        Span(m.start(), m.end(), m.group(), scores[m.group()]) for m in re.finditer(r"\w+|\S", text)
+    ]
+    phrases = [(phrase.text, phrase.score) for phrase in join_phrases(text, words)]
+    assert phrases == [("dry sore", -2.2), ("itchy", 1.0), ("raw", 0.5)]
+
+
 def test_text_without_scored_words_has_no_phrases():
     assert join_phrases("", []) == []
     assert join_phrases("a", [Span(0, 1, "a", 0.0)]) == []

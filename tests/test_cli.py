@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -265,6 +266,21 @@ def test_clinical_fields_must_be_unique_and_finite():
             clinical_field(text)
 
 
+@pytest.mark.parametrize("text", ["age", "=3", "age=3;sex=f"])
+def test_clinical_argument_must_be_one_field_with_a_name(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="must look like age=34; received"):
+        clinical_field(text)
+
+
+@pytest.mark.parametrize(("options", "level"), [([], "2"), (["--debug"], "0")])
+def test_messages_of_tensorflow_are_shown_only_with_debug(
+    options: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(TENSORFLOW_LOG, raising=False)
+    assert run_command(build_parser("train"), lambda _: None, options) == 0
+    assert os.environ[TENSORFLOW_LOG] == level
+
+
 def test_positive_option_needs_at_least_one_value(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as ended:
         commands.main(["prepare", "table", "t.csv", "--map", "m", "--positive", " ,", "--out", "o"])
@@ -282,6 +298,22 @@ def test_serve_without_its_packages_says_what_to_install(
     assert capsys.readouterr().err == (
         "error: serve needs fastapi: pip install -r requirements-serve.txt\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(signal.SIG_DFL, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_signals_end_a_command_like_ctrl_c_unless_they_are_ignored(
+    number: signal.Signals, before: object, after: object
+):
+    own = signal.signal(number, before)
+    try:
+        assert run_command(build_parser("train"), lambda _: None, []) == 0
+        assert signal.getsignal(number) is after
+    finally:
+        signal.signal(number, own)
 
 
 def test_characters_that_the_output_cannot_encode_are_escaped(monkeypatch: pytest.MonkeyPatch):

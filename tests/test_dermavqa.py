@@ -108,6 +108,19 @@ def test_available_photos_become_rows(encounters: Path, tmp_path: Path):
     ) == (2, 2, 1)
 
 
+def test_photo_that_a_question_names_twice_is_one_row_and_not_missing(
+    encounters: Path, tmp_path: Path
+):
+    change(encounters, "Q1", image_ids="a.jpg a.jpg")
+    change(encounters, "Q2", image_ids="")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.jpg")
+    counts = prepare_dermavqa(
+        tmp_path / "out", encounters=encounters, images=tmp_path / "images"
+    ).counts
+    assert (counts["photo_rows"], counts["missing_photos"]) == (1, 0)
+
+
 def test_folder_without_any_of_the_photos_is_an_error(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
     with pytest.raises(

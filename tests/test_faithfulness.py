@@ -79,6 +79,15 @@ def test_pointing_allows_a_tolerance_around_the_mask():
     assert points_at(beside, mask, tolerance=0.06)
 
 
+def test_pointing_allows_15_pixels_on_a_photo_of_500():
+    mask = np.zeros((500, 500), bool)
+    mask[200:300, 200:300] = True
+    for column, hits in ((314, True), (315, False)):  # 299 is the mask's last column
+        heatmap = np.zeros((500, 500))
+        heatmap[250, column] = 1
+        assert points_at(heatmap, mask) == hits
+
+
 def test_map_of_zeros_points_at_nothing_and_has_no_energy():
     assert not points_at(NOTHING, LESION, tolerance=1.0)
     assert compute_energy_inside(NOTHING, LESION) == 0
@@ -205,6 +214,20 @@ def test_deletion_ends_with_the_mean_colour_and_insertion_with_the_photo():
     )
     np.testing.assert_array_equal(seen["insertion"][-1], PHOTO)
     assert np.ptp(seen["insertion"][0][..., 0]) < 0.9 * np.ptp(PHOTO[..., 0])
+
+
+def test_insertion_begins_blurred_by_a_tenth_of_the_shorter_side():
+    photo, seen = np.zeros((40, 120, 3), "float32"), []
+    photo[20, 60] = 255
+
+    def look(photos):
+        seen.append(photos[0])
+        return np.zeros(len(photos))
+
+    compute_insertion(photo, photo[..., 0], photo[..., 0], look)
+    spread = seen[0][..., 0].sum(axis=0)
+    distances = np.arange(120) - 60
+    assert np.sqrt((spread * distances**2).sum() / spread.sum()) == pytest.approx(4, rel=0.01)
 
 
 # Words

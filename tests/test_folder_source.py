@@ -292,8 +292,10 @@ def test_output_may_not_replace_or_enter_the_photo_folder(folder: Path, tmp_path
     for out in (folder, tmp_path):
         with pytest.raises(DataError, match="would be lost"):
             prepare_folder(out, folder=folder, overwrite=True)
-    with pytest.raises(DataError, match="taken for a class"):
-        prepare_folder(folder / "out", folder=folder)
+    (tmp_path / "alias").symlink_to(folder)
+    for out in (folder / "out", tmp_path / "alias" / "out"):
+        with pytest.raises(DataError, match="taken for a class"):
+            prepare_folder(out, folder=folder)
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == sorted(
         PHOTOS
     )

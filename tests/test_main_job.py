@@ -340,7 +340,6 @@ def test_second_export_adds_a_version_and_a_folder_to_share(
     for weight in weights:
         np.testing.assert_array_equal(written[weight.path], weight.numpy())
 
-    assert str(workplace) not in (shared / "config.yaml").read_text("utf-8")
     assert load_config(shared / "config.yaml").data.manifest == "manifest.csv"
 
     model = load_export(shared)  # checks the checksums, too
@@ -400,7 +399,7 @@ def test_shared_configuration_contains_no_folder_of_its_author():
         "data.manifest": "../jane/patients.csv",
         "train.base_run": "/home/jane/run",
         "train.cache_folder": "jane/cache",
-        "model.text.preset": "hf://jane/bert",
+        "model.text.preset": "hf://someone/bert",
         "model.image.preset": "/home/jane/preset",
     }
     hub = {"model.image.preset": None, "model.image.saved_model": "https://tfhub.dev/jane/derm/5"}
@@ -408,8 +407,37 @@ def test_shared_configuration_contains_no_folder_of_its_author():
     assert kept == "https://tfhub.dev/jane/derm/5"
     shared = forget_places(change_config(Config(), places))
     assert (shared.data.manifest, shared.train.base_run) == ("patients.csv", "run")
-    assert (shared.model.text.preset, shared.model.image.preset) == ("hf://jane/bert", "preset")
+    assert (shared.model.text.preset, shared.model.image.preset) == ("hf://someone/bert", "preset")
     assert "/home" not in dump_config(shared)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.manifest",
+        "data.embeddings",
+        "data.synthetic.folder",
+        "model.image.saved_model",
+        "train.cache_folder",
+        "export.folder",
+    ],
+)
+def test_shared_configuration_cuts_each_path_to_its_name(key: str):
+    hub = {"model.image.preset": None} if key == "model.image.saved_model" else {}
+    shared = forget_places(change_config(Config(), {**hub, key: "/home/someone/last"}))
+    assert "someone" not in dump_config(shared)
+    assert "last" in dump_config(shared)
+
+
+def test_shared_configuration_cuts_relative_paths_of_local_presets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "someone" / "bert").mkdir(parents=True)
+    told = change_config(Config(), {"model.text.preset": "someone/bert"})
+    assert forget_places(told).model.text.preset == "bert"
+    (tmp_path / "someone" / "bert").rmdir()  # the name of a preset may contain a slash, too
+    assert forget_places(told).model.text.preset == "someone/bert"
 
 
 def test_shared_encoders_contain_no_folder_of_their_author():

@@ -26,6 +26,7 @@ from eczema_tf.serving.cases import Said
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.page.page import (
     MAX_CHARACTERS,
+    MAX_PHOTOS,
     PAGE_EXAMPLES,
     draw_example_photo,
     mount_page,
@@ -117,6 +118,7 @@ def test_security_policy_has_no_exceptions_and_the_page_needs_none(client: TestC
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
     assert "frame-ancestors 'none'" in policy
+    assert "base-uri 'none'" in policy
     assert "unsafe" not in policy
     assert "*" not in policy
     tags = Tags(page.text)
@@ -124,7 +126,9 @@ def test_security_policy_has_no_exceptions_and_the_page_needs_none(client: TestC
     names = {name for _, attributes in tags.tags for name in attributes}
     assert not {name for name in names if name.startswith("on") or name == "style"}
     assert page.headers["referrer-policy"] == "no-referrer"
-    assert page.headers["permissions-policy"].startswith("camera=(self)")
+    allowed = "camera=(self), microphone=(), geolocation=()"
+    assert page.headers["permissions-policy"] == allowed
+    assert page.headers["cross-origin-resource-policy"] == "same-origin"
     assert page.headers["x-content-type-options"] == "nosniff"
     assert page.headers["cache-control"] == "no-store"
 
@@ -316,6 +320,15 @@ def test_empty_and_overlong_questions_never_reach_the_model(model: ExportedModel
     answer = ask(client, JUNK["gif"], " ")
     assert answer.status_code == 422
     assert re.fullmatch(r"photo .*; give a photo, a text, or both", answer.json()["error"])
+
+
+def test_longest_text_and_most_photos_are_answered_but_not_one_more(client: TestClient):
+    assert ask(client, text="x" * MAX_CHARACTERS).status_code == 200
+    body = question(photo(), "itchy")
+    image = body["instances"][0]["image"]
+    for photos, code in ((MAX_PHOTOS, 200), (MAX_PHOTOS + 1, 400)):
+        body["instances"][0]["image"] = [image] * photos
+        assert client.post("/page/answer", json=body).status_code == code
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"instances": []}', b'{"data": 1}'])

@@ -26,7 +26,7 @@ from eczema_tf.data.dataset import load_dataset
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.paired_runs import measure_spread, pair_runs
-from eczema_tf.evaluation.records import Metrics
+from eczema_tf.evaluation.records import Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_csv, write_text
@@ -345,6 +345,26 @@ def test_three_runs_are_compared_on_their_common_cases(cases, tmp_path, capsys):
     common = cases[200:300]["p_text"].count()
     assert [heads["text"].cases for heads in found.values()] == [common, common]
     assert "the 100 cases that all runs have in common" in " ".join(capsys.readouterr().out.split())
+
+
+def test_comparison_warns_of_leaks_whichever_run_has_them(cases, tmp_path, capsys):
+    runs = [save(tmp_path / "one", cases), save(tmp_path / "other", cases)]
+    compare(runs)
+    assert "leak" not in capsys.readouterr().out.lower()
+    leaks = Leaks(leaks=2, examples=["group 'g1'"])
+    found = Metrics.read(runs[1] / "metrics.json").model_copy(update={"leaks": leaks})
+    found.write(runs[1] / "metrics.json")
+    compare(runs)
+    said = capsys.readouterr().out
+    assert "Leaks: some of these cases" in said
+    assert "g1" not in said  # an id may be a patient's
+
+
+def test_compared_folders_of_one_name_are_told_apart_by_their_paths(cases, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    runs = [save(tmp_path / place, cases) for place in ("first", "a/run", "b/run")]
+    assert list(compare(runs)) == list(map(str, runs[1:]))
 
 
 def test_runs_with_unlabelled_cases_can_be_compared(cases, tmp_path):

@@ -266,6 +266,7 @@ def test_photo_path_that_leaves_the_folder_is_not_followed(files: dict, tmp_path
     [
         "__import__('pathlib').Path('{root}/ran').touch()",
         "{'Eczema': 2}",
+        "{'Eczema': 1.06}",
         "{'Eczema': 'x'}",
         "[1]",
         "{'Eczema': ",

@@ -263,7 +263,7 @@ def test_unavailable_file_is_listed_and_the_rest_is_downloaded(
     assert bucket.fetched().count(FIRST) == 1
     assert f"{status} " in summary.missing[FIRST]
     assert read_missing(tmp_path / "d") == {"path": "reason", **summary.missing}
-    assert "7 downloaded" in summary.describe()
+    assert "0 were already there, 7 downloaded" in summary.describe()
     assert f"1 missing ({tmp_path / 'd' / 'missing.csv'} says why)" in summary.describe()
     bucket.faults.clear()
     assert download_scin(tmp_path / "d").downloaded == 1

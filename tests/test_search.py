@@ -1,6 +1,7 @@
 """Tests for the search over settings and for the ablation script."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from eczema_tf import search, train
 from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.files import write_text
-from eczema_tf.workflows.search import load_space, load_without_test
+from eczema_tf.workflows.search import Range, _suggest, load_space, load_without_test
 
 pytestmark = pytest.mark.usefixtures("without_board")
 
@@ -88,6 +89,26 @@ def test_every_value_of_a_large_space_is_checked(tmp_path: Path):
         load_space(tmp_path / "space.yaml", Config())
 
 
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("{low: 8, high: 64}", ("int", 8, 64, False)),
+        ("{low: 8, high: 64, log: true}", ("int", 8, 64, True)),
+        ("{low: 1, high: 64.5}", ("float", 1, 64.5, False)),
+        ("{low: 0.1, high: 1, log: true}", ("float", 0.1, 1, True)),
+    ],
+)
+def test_range_is_searched_in_whole_numbers_or_logarithms_as_asked(text: str, asked: tuple):
+    class Trial:
+        def suggest_int(self, key: str, low: int, high: int, *, log: bool = False) -> tuple:
+            return "int", low, high, log
+
+        def suggest_float(self, key: str, low: float, high: float, *, log: bool = False) -> tuple:
+            return "float", low, high, log
+
+    assert _suggest(Trial(), "key", Range(**yaml.safe_load(text))) == asked
+
+
 def test_failed_trial_ends_the_study_with_a_one_line_error(
     tmp_path: Path,
     toy_manifest: Path,
@@ -134,6 +155,23 @@ def test_test_split_is_dropped_when_the_data_is_loaded(tmp_path: Path, toy_manif
     assert set(splits) == {"train", "val"}
     assert len(dataset.table) == len(splits) == 45
     assert list(dataset.table.index) == list(range(45))
+
+
+def test_search_refuses_data_whose_splits_leak(tmp_path: Path, toy_manifest: Path):
+    folder = Path(shutil.copytree(toy_manifest.parent, tmp_path / "data"))
+    table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+    table["split"] = [("train", "val", "test")[row % 3] for row in range(len(table))]
+    table.to_csv(folder / "manifest.csv", index=False)
+    given = settings(tmp_path, folder / "manifest.csv")
+    load_without_test(load_config(SMOKE, given))
+    train, test = (
+        folder
+        / table[(table["split"] == split) & (table["image_path"] != "")]["image_path"].iloc[0]
+        for split in ("train", "test")
+    )
+    shutil.copyfile(train, test)
+    with pytest.raises(DataError, match="the splits leak"):
+        load_without_test(load_config(SMOKE, given))
 
 
 def test_search_refuses_a_cross_validation(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -187,6 +187,10 @@ BAD_BODIES = {
         json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(),
         "'age' is not an input",
     ),
+    "a Cyrillic letter in a name": (
+        json.dumps({"instances": [{**GOOD_ROW, "te\u0445t": ""}]}).encode(),
+        r"'te\\u0445t' is not an input; there are image, text",
+    ),
     "too many photos": (body_of(([""] * 41, "")), "41 rows; .* each photo counts as one"),
     "a photo of several is a list": (
         body_of((["", [""]], "")),
@@ -728,6 +732,12 @@ def test_content_types_that_other_sites_could_send_are_refused(
         assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+def test_json_is_accepted_with_a_charset_or_in_capitals(client: TestClient, kind: str):
+    answer = client.post(PREDICT, content=body_of(("", "x")), headers={"Content-Type": kind})
+    assert answer.status_code == 200
+
+
 def test_run_checks_before_each_step_whether_the_answer_is_wanted(model: ExportedModel):
     rows, answers = 2 * STEP_ROWS[SERVE], iter([True, False])
     with pytest.raises(CancelledError):
@@ -921,7 +931,8 @@ def test_health_and_readiness_probes(model: ExportedModel):
     assert TestClient(app).get("/readyz").status_code == 503  # the lifespan has not begun
     with TestClient(app) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
-    assert TestClient(app).get("/readyz").status_code == 503
+    stopped = TestClient(app).get("/readyz")
+    assert (stopped.status_code, stopped.headers["retry-after"]) == (503, "1")
 
 
 def test_plain_page_has_the_notice_and_the_model_address(client: TestClient):
@@ -929,6 +940,14 @@ def test_plain_page_has_the_notice_and_the_model_address(client: TestClient):
     assert page.headers["content-type"].startswith("text/html")
     assert NOTICE in page.text
     assert "/v1/models/eczema:predict" in page.text
+    assert page.headers["content-security-policy"] == "default-src 'none'"
+
+
+def test_plain_page_shows_markup_in_the_notice_as_text(model: ExportedModel):
+    metadata = model.metadata.model_copy(update={"notice": "<script>alert(1)</script>"})
+    told = SimpleNamespace(**vars(fake_model(model, None)) | {"metadata": metadata})
+    page = TestClient(build_app(told)).get("/").text
+    assert "<strong>&lt;script&gt;alert(1)&lt;/script&gt;</strong>" in page
 
 
 def test_mounted_page_does_not_shadow_the_api(model: ExportedModel):

@@ -87,6 +87,14 @@ def test_map_sets_the_columns_labels_and_counts(files: dict, tmp_path: Path):
     )
 
 
+def test_rows_of_a_case_are_one_group_if_the_map_names_no_group(files: dict, tmp_path: Path):
+    files["map_path"].write_text(MAP.replace("group_id:", "case_id:"))
+    files["table"].write_text(HEADER + ROWS.replace("Acne", "eczema"))
+    summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
+    table = load_manifest(summary.manifest).table
+    assert list(table["group_id"]) == list(table["case_id"]) == ["ann", "ann", "bob"]
+
+
 @pytest.mark.parametrize(
     ("values", "name"), [(["TINEA", "acne"], "infected"), (["tinea"], "tinea")]
 )
