@@ -388,7 +388,7 @@ def test_consistency_and_severity_are_judged_on_labelled_cases(cases, metrics):
     unlabelled = compute_json(cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20)
     assert (
         unlabelled["consistency"]["macro_f1"]["reason"]
-        == "no case has a consistency label and a prediction"
+        == "no case to judge has a consistency label and a prediction"
     )
     assert (unlabelled["severity"]["cases"], unlabelled["severity"]["mae"]["value"]) == (0, None)
 
@@ -412,7 +412,7 @@ def test_one_class_gives_null_with_a_reason(cases, label):
     if label:
         assert re.fullmatch(r"all \d+ cases are labelled 'mild'", reason)
     else:
-        assert reason == "no case has a severity label and a prediction"
+        assert reason == "no case to judge has a severity label and a prediction"
     assert "photo, AUROC, F1" in format_text(build_results(Metrics.model_validate(metrics)))
 
 

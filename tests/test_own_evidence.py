@@ -13,14 +13,14 @@ from test_other_data import save_data
 from test_training import ROWS, config_of, make_data, repeat_rows
 
 from eczema_tf import evaluate, train
-from eczema_tf.config import load_config
+from eczema_tf.config import Config, load_config
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import WIDE_FEATURES, Encoders, build_model
-from eczema_tf.reporting.facts import RunData
+from eczema_tf.reporting.facts import RunData, describe_data
 from eczema_tf.schema import HEADS, IMAGE_PRESENT, NEVER_SEEN_PHOTOS, NOTICE, TEXT_PRESENT
 from eczema_tf.training import own_evidence
 from eczema_tf.training.data import TrainingData
@@ -237,7 +237,7 @@ def test_run_keeps_the_weights_of_its_base_and_says_so(base: Path, capsys: pytes
     card = (run / "model_card.md").read_text()
     assert "added to the model of base" in card
     assert "| fine-tuning | as in that model |" in card
-    said = "trained on other data, of 80 cases (synthetic (80))"
+    said = "trained on other data, of 80 cases (synthetic (80); licence: "
     assert said in card
     # whatever the base has seen, this run has seen, too
     given = ["--run-dir", str(run), "--manifest", str(base.parent / "a" / "m.csv")]
@@ -300,5 +300,24 @@ def test_notice_says_so_if_model_has_seen_only_synthetic_photos(base: Path):
     )
     assert not added.built_in
     assert added.notice == f"{NEVER_SEEN_PHOTOS} {NOTICE}"
+    again = added.model_copy(update={"base": added})
+    assert again.notice == added.notice
     with_photos = added.model_copy(update={"counts": built_in.counts})
-    assert with_photos.notice == NOTICE
+    again = added.model_copy(update={"base": with_photos})
+    assert with_photos.notice == again.notice == NOTICE
+
+
+def test_card_names_all_data_of_a_model_and_their_licences(base: Path):
+    first = RunData.read(base / run_folder.DATA).model_copy(
+        update={"sources": {"hospital": 80}, "provenance": {"licence": "CC BY-NC 4.0"}}
+    )
+    second, third = (
+        first.model_copy(update={"sources": {name: 80}, "provenance": {"licence": "CC0"}})
+        for name in ("clinic", "office")
+    )
+    second = second.model_copy(update={"base": first})
+    third = third.model_copy(update={"base": second})
+    assert third.licences == ["CC0", "CC BY-NC 4.0"]
+    said = " ".join(describe_data(replace(run_folder.read_run_facts(base, Config()), data=third)))
+    assert "(clinic (80); licence: CC0)" in said
+    assert "(hospital (80); licence: CC BY-NC 4.0)" in said

@@ -305,7 +305,7 @@ def _confuse(
     known = np.all([sample.cases[column].isin(labels) for column in columns], axis=0)
     sample = sample.where(known)
     label, predicted = (sample.cases[column].map(labels.index).to_numpy(int) for column in columns)
-    reason = f"no case has a {name} label and a prediction"
+    reason = f"no case to judge has a {name} label and a prediction"
     if len(label):
         reason = f"all {len(label)} cases are labelled {labels[label[0]]!r}"
     confusion = metrics.compute_confusion(label, predicted, sample.weights, len(labels))

@@ -18,8 +18,8 @@ _NOTES = (
     "The p-values are not corrected for looking at several metrics and runs.",
 )
 _SUBGROUPS_EXPLAINED = (
-    "The answers use everything that a case has. Too high by: the mean probability minus the share"
-    " of positive cases. Too few: fewer than {} groups with a case of each class."
+    "The answers use everything that a case has. Too high by: the mean probability minus the mean"
+    " label. Too few: fewer than {} groups with a case of each class."
 )
 _SPREAD_NAMES = {f"auroc_{head}": f"AUROC, {name}" for head, name in HEAD_NAMES.items()}
 _SPREAD_NAMES |= {
@@ -98,7 +98,7 @@ def build_external(external: External, positive_class: str) -> list[Block]:
         ),
         build_table(
             "Recalibration in the large: what to add to the log-odds to make the mean probability"
-            f" here equal the share that is {positive_class}. It is offered, not used: no result"
+            f" here equal the mean label ({positive_class}: 1). It is offered, not used: no result"
             " above includes it",
             ("case", "add to the log-odds"),
             [[KIND_NAMES[kind], offset] for kind, offset in external.recalibration.items()],

@@ -64,6 +64,25 @@ class RunData(DatasetFacts):
         return set(self.sources) == {_BUILT_IN} and (self.base is None or self.base.built_in)
 
     @property
+    def lineage(self) -> list["RunData"]:
+        """The data of this run and of the runs that it builds on, the newest first."""
+        return [self, *(self.base.lineage if self.base else [])]
+
+    @property
+    def knows_no_skin(self) -> bool:
+        """Whether all photos are built-in ones."""
+        return all(
+            set(data.sources) == {_BUILT_IN} or not data.counts.image_only + data.counts.both
+            for data in self.lineage
+        )
+
+    @property
+    def licences(self) -> list[str]:
+        """The terms of all data that the model has learned from, each once."""
+        terms = [data.provenance.get("licence", "for the author to fill") for data in self.lineage]
+        return list(dict.fromkeys(terms))
+
+    @property
     def notice(self) -> str:
         """What everyone must read before an answer."""
         if self.positive_class != ECZEMA:
@@ -73,8 +92,7 @@ class RunData(DatasetFacts):
             )
         if self.built_in:
             return f"{NEVER_SEEN_SKIN} {NOTICE}"
-        no_photos = not self.counts.image_only + self.counts.both
-        if self.base and self.base.built_in and no_photos:
+        if self.base and self.knows_no_skin:
             return f"{NEVER_SEEN_PHOTOS} {NOTICE}"
         return NOTICE
 
@@ -206,10 +224,11 @@ def describe_data(facts: RunFacts) -> list[str]:
     """Says where the training data come from, under which terms, and what the audit found."""
     data = facts.data
     said = [*describe_source(data), f"Fingerprint of the manifest: {data.manifest_fingerprint}."]
-    if base := data.base:
+    for base in data.lineage[1:]:
+        terms = base.provenance.get("licence", "not stated").removesuffix(".")
         said.append(
             f"The run keeps a model that was trained on other data, of {base.counts.cases} cases"
-            f" ({base.name_sources()}), and adds what these data say to it."
+            f" ({base.name_sources()}; licence: {terms}), and adds what these data say to it."
         )
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")

@@ -107,8 +107,7 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
         measured = []
     licence = {"license": "apache-2.0"}
     if not data.built_in:  # the data's licence decides what may be done with the weights
-        terms = data.provenance.get("licence", "for the author to fill")
-        licence = {"license": "other", "license_name": terms}
+        licence = {"license": "other", "license_name": "; ".join(data.licences)}
     result = {
         "task": {"type": "image-classification", "name": f"{task}, from {sources}"},
         "dataset": {"type": "custom", "name": data.name_sources(), "split": metrics.split},

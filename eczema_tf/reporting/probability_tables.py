@@ -29,7 +29,7 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
             ],
         ),
         build_table(
-            "Too high by: mean probability minus share of positive cases. Slope (below 1:"
+            "Too high by: mean probability minus mean label. Slope (below 1:"
             " overconfident) and intercept (ideal: 0): of a logistic regression on the logit",
             (first, "too high by", "slope", "intercept"),
             [[name, one.in_the_large, one.slope, one.intercept] for name, one, _, _ in judged],

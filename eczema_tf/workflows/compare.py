@@ -100,7 +100,7 @@ def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
     if one.label_threshold != two.label_threshold:
         raise DataError(
             f"{title}: a label is positive above {one.label_threshold:g} in one run and above"
-            f" {two.label_threshold:g} in the other; evaluate both with the same"
+            f" {two.label_threshold:g} in the other; train both with the same"
             " data.label_threshold"
         )
     both = first.cases.merge(other.cases, on=keys, suffixes=("", "_other"))
