@@ -461,12 +461,12 @@ ROW = {
 def server():
     """A server with just enough of TensorFlow Serving's REST protocol; it records the requests."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        asked: list = []  # noqa: RUF012  (each test has its own server)
+    asked: list[tuple[str, object]] = []
 
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.asked.append((self.path, body))
+            asked.append((self.path, body))
             good = self.path == "/v1/models/eczema:predict"
             rows = [ROW] * len(body["instances"])
             answer = json.dumps(
@@ -482,7 +482,7 @@ def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/v1/models", Handler.asked
+        yield f"http://127.0.0.1:{running.server_port}/v1/models", asked
         running.shutdown()
         thread.join()
 
