@@ -53,20 +53,19 @@ class RunData(DatasetFacts):
     base: "RunData | None" = None  # of the run whose model this run keeps and adds to
 
     @property
+    def lineage(self) -> list["RunData"]:
+        """The data of this run and of the runs that it builds on, the newest first."""
+        return [self, *(self.base.lineage if self.base else [])]
+
+    @property
     def learned_from(self) -> frozenset[str]:
         """Modalities that the model has learned from, in this run or before."""
-        before = self.base.learned_from if self.base else frozenset()
-        return before.union(self.trained_on or ())
+        return frozenset(name for data in self.lineage for name in data.trained_on or ())
 
     @property
     def built_in(self) -> bool:
         """Whether all data are built-in data."""
-        return set(self.sources) == {_BUILT_IN} and (self.base is None or self.base.built_in)
-
-    @property
-    def lineage(self) -> list["RunData"]:
-        """The data of this run and of the runs that it builds on, the newest first."""
-        return [self, *(self.base.lineage if self.base else [])]
+        return all(set(data.sources) == {_BUILT_IN} for data in self.lineage)
 
     @property
     def knows_no_skin(self) -> bool:

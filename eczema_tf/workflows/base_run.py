@@ -103,6 +103,6 @@ def list_seen_by_base(config: Config) -> list[Seen | None]:
     return list_seen(RunData.read(Path(folder) / run_folder.DATA)) if folder else []
 
 
-def list_seen(data: RunData | None) -> list[Seen | None]:
+def list_seen(data: RunData) -> list[Seen | None]:
     """Lists what a run has seen, and what the runs that it builds on have seen."""
-    return [data.seen, *list_seen(data.base)] if data else []
+    return [one.seen for one in data.lineage]

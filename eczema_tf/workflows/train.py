@@ -1,7 +1,6 @@
 """A whole run: data, training, thresholds, evaluation, export."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,8 +155,9 @@ def _fit_and_judge(
     cases = predict_cases(trained, dataset, inputs, rows)
     stressed = predict_missing(trained, dataset, inputs, rows)
     told = list_known(config.data.clinical, dataset.table.iloc[rows])
-    write = partial(write_results, leaks=leaks, stressed=stressed, clinical=told)
-    metrics = write(run_dir, cases, config, split="test")
+    metrics = write_results(
+        run_dir, cases, config, split="test", leaks=leaks, stressed=stressed, clinical=told
+    )
     write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
     run_folder.seal(run_dir)  # the mark of a finished run
     return trained, metrics
